@@ -1,0 +1,269 @@
+"""ViT-CoMer: Vision Transformer with convolutional multi-scale feature interaction (CVPR 2024, arXiv 2403.07392)."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.layers import LayerScale
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_outputs import BackboneOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.vitdet.modeling_vitdet import VitDetLayerNorm, VitDetResBottleneckBlock
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
+from .deformable_attention import MultiScaleDeformableSelfAttention
+from .interaction import CTIToCNN, CTIToViT, InteractionStage, resize
+from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
+from .trunk import TimmTrunkLayer, TimmVisionTransformerTrunk
+
+
+SIZE_MULTIPLE = 32
+"""The pyramid needs images of a multiple of this many pixels; others are padded at the right and bottom."""
+
+
+@dataclass
+class ViTCoMerModelOutput(ModelOutput):
+    """Output of [`ViTCoMerModel`].
+
+    Args:
+        last_hidden_state: (batch, prefix + height * width, hidden_size), the trunk's tokens after its last block.
+        feature_maps: stem and stages 1 to 4, (batch, hidden_size, ceil(H / stride), ceil(W / stride)).
+        hidden_states: input of the first trunk block and output of each one, where asked for.
+        attentions: (batch, heads, tokens, tokens) of each trunk block, where asked for, with "eager" attention only.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    feature_maps: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class ViTCoMerPreTrainedModel(PreTrainedModel):
+    config: ViTCoMerConfig
+    base_model_prefix = "vit_comer"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SpatialPyramid", "TimmTrunkLayer", "InteractionStage", "CTIToCNN"]
+    _supports_sdpa = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": TimmTrunkLayer,
+        "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
+    }
+    _input_embed_layer = "patch_embed"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, PyramidBatchNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, PyramidBatchNorm):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+                init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, CTIToViT):
+            init.constant_(module.gamma, self.config.layer_scale_init_value)
+        elif isinstance(module, SpatialPyramid):
+            init.normal_(module.level_embed)
+        elif isinstance(module, MultiScaleDeformableSelfAttention):
+            self._init_deformable_attention(module)
+        elif isinstance(module, VisionTransformer):
+            self._init_trunk_embeddings(module)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, module.init_values)
+        elif isinstance(module, VitDetLayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, VitDetResBottleneckBlock):
+            init.zeros_(module.norm3.weight)
+
+    def _init_trunk_embeddings(self, module: VisionTransformer) -> None:
+        init.trunc_normal_(module.patch_embed.proj.weight, std=0.02)
+        if module.pos_embed is not None:
+            init.trunc_normal_(module.pos_embed, std=0.02)
+        for token in (module.cls_token, module.reg_token):
+            if token is not None:
+                init.normal_(token, std=1e-6)
+
+    def _init_deformable_attention(self, module: MultiScaleDeformableSelfAttention) -> None:
+        for projection in (module.sampling_offsets, module.attention_weights):
+            init.zeros_(projection.weight)
+        init.copy_(module.sampling_offsets.bias, module.initial_offsets())
+        init.zeros_(module.attention_weights.bias)
+        for projection in (module.value_proj, module.output_proj):
+            init.xavier_uniform_(projection.weight)
+            init.zeros_(projection.bias)
+
+
+class ViTCoMerModel(ViTCoMerPreTrainedModel):
+    """The two branches, their interactions, and the four maps they end in (paper, Figure 3).
+
+    It takes images (batch, num_channels, H, W) of any H and W from 32 pixels.
+    """
+
+    def __init__(self, config: ViTCoMerConfig) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        self.spatial_pyramid = SpatialPyramid(config.num_channels, config.conv_stem_channels, size)
+        self.trunk = TimmVisionTransformerTrunk(config)
+        self.stages = nn.ModuleList(InteractionStage(config, index) for index in range(len(config.depths)))
+        use_interaction = config.stage_switch("use_cnn_feature_interaction", len(config.depths) - 1)
+        self.extra_ctis = nn.ModuleList(
+            CTIToCNN(config, use_interaction, config.use_conv_ffn) for _ in range(config.num_extra_cti)
+        )
+        self.upsample = nn.ConvTranspose2d(size, size, kernel_size=2, stride=2)
+        self.norms = nn.ModuleList(PyramidBatchNorm(size) for _ in ALL_STAGES)
+        if config.freeze_trunk:
+            self.freeze_trunk()
+        self.post_init()
+
+    def freeze_trunk(self) -> None:
+        """Do not train the trunk's weights, and keep its dropout and drop path off."""
+        self.config.freeze_trunk = True
+        self.trunk.requires_grad_(False)
+        self.trunk.eval()
+
+    def train(self, mode: bool = True) -> "ViTCoMerModel":
+        super().train(mode)
+        if self.config.freeze_trunk:
+            self.trunk.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.trunk.embeddings.patch_embed
+
+    def forward_stages(self, pixel_values: torch.Tensor, stage_names: list[str]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The trunk's last tokens, and the maps of `stage_names`."""
+        image_size = self.check_image(pixel_values)
+        pixel_values = pad_to_multiple(pixel_values.to(self.upsample.weight.dtype), SIZE_MULTIPLE)
+        self.trunk.set_attn_implementation(self.config._attn_implementation)
+
+        stem, pyramid = self.spatial_pyramid(pixel_values)
+        tokens, grid = self.trunk.embed(pixel_values)
+        shape = PyramidShape(*grid)
+
+        stage_tokens, first_block = [], 0
+        for stage, depth in zip(self.stages, self.config.depths):
+            tokens, pyramid = stage.to_vit(tokens, pyramid, shape)
+            tokens = self.trunk.run(tokens, grid, first_block, first_block + depth)
+            pyramid = stage.to_cnn(tokens, pyramid, shape)
+            first_block += depth
+            stage_tokens.append(shape.patch_tokens(tokens))
+        for extra_cti in self.extra_ctis:
+            pyramid = extra_cti(pyramid, stage_tokens[-1], shape)
+
+        feature_maps = self.fuse_branches(stem, pyramid, stage_tokens, shape, stage_names)
+        return tokens, [crop_to_stride(feature_maps[name], image_size, STRIDES[name]) for name in stage_names]
+
+    def fuse_branches(
+        self,
+        stem: torch.Tensor,
+        pyramid: torch.Tensor,
+        stage_tokens: list[torch.Tensor],
+        shape: PyramidShape,
+        stage_names: list[str],
+    ) -> dict[str, torch.Tensor]:
+        """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w)."""
+        levels = dict(zip(ALL_STAGES[1:], shape.to_maps(pyramid)))
+        if "stage1" in stage_names:
+            levels["stage1"] = self.upsample(levels["stage2"]) + stem
+        feature_maps = {"stem": stem}
+        for index, name in enumerate(ALL_STAGES):
+            if name in stage_names:
+                feature_maps[name] = self.norms[index](self.add_vit_feature(levels[name], index, stage_tokens, shape))
+        return feature_maps
+
+    def add_vit_feature(
+        self, level: torch.Tensor, index: int, stage_tokens: list[torch.Tensor], shape: PyramidShape
+    ) -> torch.Tensor:
+        if self.config.vit_feature_fusion == "none":
+            return level
+        tokens = stage_tokens[index if self.config.vit_feature_fusion == "per_stage" else -1]
+        return level + resize(to_map(tokens, *shape), level.shape[-2:])
+
+    def check_image(self, pixel_values: torch.Tensor) -> tuple[int, int]:
+        """Height and width of the images, or an error that says what is wrong with them."""
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values must be (batch, {self.config.num_channels}, height, width), got "
+                f"{tuple(pixel_values.shape)}. For images of other channels set num_channels in the config."
+            )
+        height, width = pixel_values.shape[-2:]
+        if height < SIZE_MULTIPLE or width < SIZE_MULTIPLE:
+            raise ValueError(
+                f"Images must have at least {SIZE_MULTIPLE} x {SIZE_MULTIPLE} pixels, one cell of the stride 32 map, "
+                f"got {height} x {width}. Resize or pad them."
+            )
+        return height, width
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> ViTCoMerModelOutput:
+        r"""
+        Args:
+            pixel_values: (batch, num_channels, H, W), H and W of at least 32.
+        """
+        tokens, feature_maps = self.forward_stages(pixel_values, list(STRIDES))
+        return ViTCoMerModelOutput(last_hidden_state=tokens, feature_maps=tuple(feature_maps))
+
+
+class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
+    """ViT-CoMer for the dense prediction heads of transformers. Its weights have the names of [`ViTCoMerModel`]'s."""
+
+    def __init__(self, config: ViTCoMerConfig) -> None:
+        super().__init__(config)
+        self.num_features = [config.hidden_size] * len(self.stage_names)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride in pixels of each map that the backbone returns."""
+        return {name: STRIDES[name] for name in self.out_features}
+
+    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        r"""
+        Args:
+            pixel_values: (batch, num_channels, H, W), H and W of at least 32.
+
+        Returns:
+            `feature_maps`, one for each of `out_features`: (batch, hidden_size, ceil(H / stride), ceil(W / stride)).
+        """
+        _, feature_maps = self.forward_stages(pixel_values, self.out_features)
+        return BackboneOutput(feature_maps=tuple(feature_maps))
+
+
+def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Zeros at the right and bottom."""
+    height, width = pixel_values.shape[-2:]
+    return F.pad(pixel_values, (0, -width % multiple, 0, -height % multiple))
+
+
+def crop_to_stride(feature_map: torch.Tensor, image_size: tuple[int, int], stride: int) -> torch.Tensor:
+    """The part of a map that lies on the image: ceil(H / stride) x ceil(W / stride)."""
+    height, width = (-(-size // stride) for size in image_size)
+    return feature_map[..., :height, :width]
+
+
+__all__ = ["ViTCoMerPreTrainedModel", "ViTCoMerModel", "ViTCoMerBackbone"]

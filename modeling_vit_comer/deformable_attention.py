@@ -1,6 +1,7 @@
 """Multi-scale deformable self-attention over the token pyramid (paper, section 3.3; Deformable DETR, equation 3)."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -9,65 +10,58 @@ from torch.nn import functional as F
 from .spatial_pyramid import NUM_LEVELS, PyramidShape
 
 
-def sampling_origins(shape: PyramidShape, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Where each token looks before any offset: its own cell centre, in pixels (x, y) of each level.
+class SampledLevels(NamedTuple):
+    """Constants of the levels for each of a head's `levels * points` samples, one value a sample.
 
-    Returns:
-        (num_tokens, 3, 2). Pixel 0 of a level is its first cell's centre, hence the -0.5.
+    One flat last dimension without further broadcasting is what keeps the element-wise work below fast on CPU.
     """
-    centres = []
+
+    width: torch.Tensor
+    height: torch.Tensor
+    first_token: torch.Tensor
+
+    @classmethod
+    def build(cls, shape: PyramidShape, num_points: int, device: torch.device) -> "SampledLevels":
+        (fine, middle, _), levels = shape.level_lengths, shape.levels
+        constants = [[size[1] for size in levels], [size[0] for size in levels], [0, fine, fine + middle]]
+        constants = torch.tensor(constants, dtype=torch.int32, device=device)
+        return cls(*constants.repeat_interleave(num_points, dim=1).unbind(0))
+
+
+def cell_centres(shape: PyramidShape, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre of each token's own cell, as a fraction of the image's width and height: x, y (num_tokens, 1, 1)."""
+    x, y = [], []
     for height, width in shape.levels:
-        y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
-        x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
-        centres.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1))
-    return torch.cat(centres)[:, None] * level_sizes(shape, dtype, device) - 0.5
+        rows = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+        columns = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
+        x.append(columns.repeat(height))
+        y.append(rows.repeat_interleave(width))
+    return torch.cat(x)[:, None, None], torch.cat(y)[:, None, None]
 
 
-def level_sizes(shape: PyramidShape, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(width, height) of each level: (3, 2)."""
-    return torch.tensor([[width, height] for height, width in shape.levels], dtype=dtype, device=device)
-
-
-def bilinear_corners(locations: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two pixels on each side of a location and their weights, for each axis by itself.
+def bilinear_neighbours(
+    offsets: torch.Tensor, centres: torch.Tensor, size: torch.Tensor
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """The two pixels round each sampled location along one axis, and their weights.
 
     Args:
-        locations: (..., 3, points, 2), pixels of the level, any value.
-        sizes: (3, 2), width and height of the levels, in the dtype of `locations`.
+        offsets: (batch, num_tokens, heads, samples), in pixels of the sampled level.
+        centres: (num_tokens, 1, 1), from 0 to 1.
+        size: (samples,), pixels of the sampled level along this axis.
 
     Returns:
-        Pixel indices (2, ..., 3, points, 2), int32 and inside the level; weights of the same shape, 0 outside it.
+        Indices of the lower and the upper pixel, int32 and always inside the level; their weights, 0 outside it.
     """
-    sizes = sizes[:, None]
-    # Further out than one pixel everything is zero: clamping keeps huge and infinite offsets inside int32.
-    locations = torch.clamp(locations, min=-torch.ones_like(sizes), max=sizes)
-    low = locations.detach().floor()
-    high_weight = locations - low
-    low, limits = low.int(), sizes.int()
-    pixels = torch.stack([low, low + 1])
-    inside = (pixels >= 0) & (pixels < limits)
-    weights = torch.stack([1 - high_weight, high_weight]) * inside
-    return pixels.clamp(min=0).minimum(limits - 1), weights
-
-
-def corner_rows(pixels: torch.Tensor, shape: PyramidShape, num_heads: int) -> torch.Tensor:
-    """Row of each of the four corners in the value table (batch * num_tokens * heads, head_dim).
-
-    Args:
-        pixels: (2, batch, num_tokens, heads, 3, points, 2) from `bilinear_corners`.
-
-    Returns:
-        (batch, num_tokens, heads, 3, points, 4), int32.
-    """
-    batch, device = pixels.shape[1], pixels.device
-    widths = torch.tensor([[width] for _, width in shape.levels], dtype=torch.int32, device=device)
-    lengths = torch.tensor(shape.level_lengths, dtype=torch.int32, device=device)
-    first_token = (lengths.cumsum(0, dtype=torch.int32) - lengths)[:, None]
-    first_row = torch.arange(batch, dtype=torch.int32, device=device)[:, None] * (shape.num_tokens * num_heads)
-    first_row = (first_row + torch.arange(num_heads, dtype=torch.int32, device=device)).view(batch, 1, num_heads, 1, 1)
-    columns = pixels[..., 0] * num_heads
-    rows = (pixels[..., 1] * widths + first_token) * num_heads + first_row
-    return torch.stack([rows[i] + columns[j] for i in (0, 1) for j in (0, 1)], dim=-1)
+    size = size.to(offsets.dtype)
+    # Pixel 0 is the first cell's centre, hence the -0.5. Beyond one pixel outside all weights are zero: clamping there
+    # keeps huge and infinite offsets inside the integers. NaN stays in the weights alone.
+    locations = torch.clamp(offsets + (centres * size - 0.5), min=-torch.ones_like(size), max=size)
+    low = locations.detach().floor().nan_to_num()
+    high, high_weight = low + 1, locations - low
+    first, last = torch.zeros_like(size), size - 1
+    low_inside, high_inside = torch.clamp(low, first, last), torch.clamp(high, first, last)
+    weights = (1 - high_weight) * (low_inside == low), high_weight * (high_inside == high)
+    return (low_inside.int(), high_inside.int()), weights
 
 
 def deformable_attention_torch(
@@ -86,24 +80,50 @@ def deformable_attention_torch(
     Returns:
         (batch, num_tokens, heads * head_dim) in the dtype of `value`. Samples outside a level count as zero.
     """
-    dtype = torch.promote_types(value.dtype, torch.float32)
     batch, num_tokens, channels = value.shape
-    # (batch, tokens, heads * levels * points * 2) -> (batch, tokens, heads, levels, points, 2)
-    offsets = offsets.to(dtype).unflatten(-1, (num_heads, NUM_LEVELS, -1, 2))
-    attention = logits.to(dtype).unflatten(-1, (num_heads, -1)).softmax(-1).view(offsets.shape[:-1])
-    origins = sampling_origins(shape, dtype, value.device)[:, None, :, None]
-    pixels, weights = bilinear_corners(origins + offsets, level_sizes(shape, dtype, value.device))
-    x, y = weights.unbind(-1)
-    weights = torch.stack([attention * y[i] * x[j] for i in (0, 1) for j in (0, 1)], dim=-1)
-    rows = corner_rows(pixels, shape, num_heads)
+    dtype, num_bags = torch.promote_types(value.dtype, torch.float32), batch * num_tokens * num_heads
+    # (batch, num_tokens, heads * samples) -> (batch, num_tokens, heads, samples)
+    attention = logits.to(dtype).unflatten(-1, (num_heads, -1)).softmax(-1)
+    x_offsets, y_offsets = offsets.to(dtype).view(*attention.shape, 2).unbind(-1)
+    levels = SampledLevels.build(shape, attention.shape[-1] // NUM_LEVELS, value.device)
+    x_centres, y_centres = cell_centres(shape, dtype, value.device)
+    columns, column_weights = bilinear_neighbours(x_offsets, x_centres, levels.width)
+    lines, line_weights = bilinear_neighbours(y_offsets, y_centres, levels.height)
+    table_rows = corner_rows(columns, lines, levels, num_tokens)
+    line_weights = [attention * weight for weight in line_weights]
+    weights = torch.cat([line * column for line in line_weights for column in column_weights], dim=-1)
     output = F.embedding_bag(
-        rows.view(batch * num_tokens * num_heads, -1),
-        value.to(dtype).reshape(batch * num_tokens * num_heads, -1),
-        per_sample_weights=weights.view(batch * num_tokens * num_heads, -1),
+        table_rows.view(num_bags, -1),
+        # (batch, num_tokens, heads * head_dim) -> (batch * num_tokens * heads, head_dim)
+        value.to(dtype).reshape(num_bags, -1),
+        per_sample_weights=weights.view(num_bags, -1),
         mode="sum",
     )
-    # (batch * tokens * heads, head_dim) -> (batch, tokens, heads * head_dim)
+    # (batch * num_tokens * heads, head_dim) -> (batch, num_tokens, heads * head_dim)
     return output.view(batch, num_tokens, channels).to(value.dtype)
+
+
+def corner_rows(
+    columns: tuple[torch.Tensor, torch.Tensor],
+    lines: tuple[torch.Tensor, torch.Tensor],
+    levels: SampledLevels,
+    num_tokens: int,
+) -> torch.Tensor:
+    """Rows of the value table (batch * num_tokens * heads, head_dim) at the four corners of each sample.
+
+    Args:
+        columns, lines: pixel indices (batch, num_tokens, heads, samples) of the left and right, upper and lower corner.
+
+    Returns:
+        (batch, num_tokens, heads, 4 * samples), int32.
+    """
+    batch, _, num_heads, _ = columns[0].shape
+    index = {"dtype": torch.int32, "device": columns[0].device}
+    image = torch.arange(batch, **index).view(-1, 1, 1, 1) * (num_tokens * num_heads)
+    first_row = image + torch.arange(num_heads, **index)[:, None] + levels.first_token * num_heads
+    rows = [line * (levels.width * num_heads) + first_row for line in lines]
+    columns = [column * num_heads for column in columns]
+    return torch.cat([row + column for row in rows for column in columns], dim=-1)
 
 
 class MultiScaleDeformableSelfAttention(nn.Module):

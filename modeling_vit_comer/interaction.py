@@ -4,6 +4,7 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_vit_comer import ViTCoMerConfig
@@ -44,7 +45,11 @@ class ResidualConvFFN(nn.Module):
 
 
 class NormedDeformableAttention(nn.Module):
-    """Deformable self-attention of the pyramid with a layer norm for the queries and one for the values."""
+    """Deformable self-attention of the pyramid with a layer norm for the queries and one for the values.
+
+    Training keeps its two inputs only and computes the rest again in the backward pass: what the sampling would keep
+    is many times their size, and on CPU writing it takes longer than computing it twice.
+    """
 
     def __init__(self, config: ViTCoMerConfig) -> None:
         super().__init__()
@@ -55,6 +60,11 @@ class NormedDeformableAttention(nn.Module):
         )
 
     def forward(self, query: torch.Tensor, value: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
+        if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return self.attend(query, value, shape)
+        return checkpoint(self.attend, query, value, shape, use_reentrant=False, preserve_rng_state=False)
+
+    def attend(self, query: torch.Tensor, value: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
         return self.deform_attention(self.query_norm(query), self.value_norm(value), shape)
 
 

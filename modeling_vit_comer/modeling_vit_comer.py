@@ -254,15 +254,21 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
         return BackboneOutput(feature_maps=tuple(feature_maps))
 
 
+def ceil_divide(size: int, divisor: int) -> int:
+    # Not -(-size // divisor) or size % divisor: torch.compile cannot reason about those for a dynamic size.
+    return (size + divisor - 1) // divisor
+
+
 def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
     """Zeros at the right and bottom."""
     height, width = pixel_values.shape[-2:]
-    return F.pad(pixel_values, (0, -width % multiple, 0, -height % multiple))
+    padded_height, padded_width = (ceil_divide(size, multiple) * multiple for size in (height, width))
+    return F.pad(pixel_values, (0, padded_width - width, 0, padded_height - height))
 
 
 def crop_to_stride(feature_map: torch.Tensor, image_size: tuple[int, int], stride: int) -> torch.Tensor:
     """The part of a map that lies on the image: ceil(H / stride) x ceil(W / stride)."""
-    height, width = (-(-size // stride) for size in image_size)
+    height, width = (ceil_divide(size, stride) for size in image_size)
     return feature_map[..., :height, :width]
 
 

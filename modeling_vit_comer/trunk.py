@@ -135,7 +135,7 @@ class TimmVisionTransformerTrunk(nn.Module):
             tokens = tokens + patch_positions
         if self.num_prefix_tokens:
             prefix = self.prefix_tokens() if prefix_positions is None else self.prefix_tokens() + prefix_positions
-            tokens = torch.cat([prefix.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         return vit.norm_pre(vit.pos_drop(tokens)), grid
 
     def prefix_tokens(self) -> torch.Tensor:

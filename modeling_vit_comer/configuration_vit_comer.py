@@ -1,5 +1,6 @@
 """Configuration of ViT-CoMer."""
 
+import dataclasses
 import difflib
 import json
 from functools import lru_cache
@@ -107,8 +108,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         freeze_trunk (`bool`, *optional*, defaults to `False`):
             Do not train the trunk's weights.
         out_features (`list[str]`, *optional*):
-            Maps to return, of `"stem"`, `"stage1"`, ..., `"stage4"`. Where neither this nor `out_indices` is given, the
-            four stages, strides 4 to 32.
+            Maps to return, of `"stem"`, `"stage1"`, ..., `"stage4"`. Where neither this nor `out_indices` is given,
+            the four stages, strides 4 to 32.
         out_indices (`list[int]`, *optional*):
             The same by index: 0 is the stem.
 
@@ -173,10 +174,10 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         self._validate_sizes()
 
     def _refuse_unknown_fields(self, kwargs: dict[str, Any]) -> None:
-        known = {name for name in dir(self) if not name.startswith("_")} | BASE_FIELDS | set(GenerationConfig().to_dict())
-        for name in kwargs:
-            if name not in known and not name.startswith("_"):
-                close = difflib.get_close_matches(name, self.default_config_fields(), n=3)
+        known = BASE_FIELDS | set(dir(self)) | set(GenerationConfig().to_dict())
+        for name in kwargs.keys() - known:
+            if not name.startswith("_"):
+                close = difflib.get_close_matches(name, [field.name for field in dataclasses.fields(self)], n=2)
                 hint = f"did you mean {' or '.join(close)}?" if close else "see the docstring of ViTCoMerConfig."
                 raise ValueError(f"ViTCoMerConfig has no field {name!r}: {hint}")
 
@@ -193,11 +194,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         self.patch_size = facts["patch_size"]
         if self.patch_size != 16:
             raise ValueError(f"The trunk must have patches of 16 x 16 pixels, got {self.patch_size}.")
-        if self.window_sizes is not None and any(self.window_sizes) and self.use_prefix_tokens:
-            if facts["num_prefix_tokens"]:
-                raise ValueError(
-                    "window_sizes needs a trunk without class and register tokens: set use_prefix_tokens=False."
-                )
+        if self.use_prefix_tokens and facts["num_prefix_tokens"] and any(self.window_sizes or ()):
+            raise ValueError("window_sizes needs tokens without class and register tokens: use_prefix_tokens=False.")
 
     @property
     def trunk_model_args(self) -> dict[str, Any]:
@@ -217,8 +215,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     def _validate_stages(self) -> None:
         if min(self.depths, default=-1) < 0 or sum(self.depths) != self.num_hidden_layers:
             raise ValueError(
-                f"depths {list(self.depths)} must be non-negative and sum to the trunk's {self.num_hidden_layers} blocks, "
-                f"got {sum(self.depths)}."
+                f"depths must be non-negative and sum to the trunk's {self.num_hidden_layers} blocks, got "
+                f"{list(self.depths)}, {sum(self.depths)} blocks."
             )
         windows = self.window_sizes
         if windows is not None and (len(windows) != self.num_hidden_layers or min(windows) < 0):
@@ -238,7 +236,7 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def _validate_sizes(self) -> None:
         if self.vit_feature_fusion not in VIT_FEATURE_FUSIONS:
-            raise ValueError(f"vit_feature_fusion must be one of {VIT_FEATURE_FUSIONS}, got {self.vit_feature_fusion!r}.")
+            raise ValueError(f"vit_feature_fusion must be of {VIT_FEATURE_FUSIONS}, got {self.vit_feature_fusion!r}.")
         if self.vit_feature_fusion == "per_stage" and len(self.depths) != len(ALL_STAGES):
             raise ValueError(f"vit_feature_fusion 'per_stage' needs four stages, got depths {list(self.depths)}.")
         kernel_sizes, inner_size = self.mrfp_kernel_sizes, int(self.hidden_size * self.mrfp_ratio)

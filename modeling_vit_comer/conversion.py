@@ -171,7 +171,8 @@ def _depths(interaction_indexes: list[list[int]] | None, depth: int) -> list[int
     stops = [indexes[-1] + 1 for indexes in interaction_indexes]
     if starts != [0, *stops[:-1]] or stops[-1] != depth:
         raise ValueError(
-            f"interaction_indexes must cover the blocks 0..{depth - 1} in order and without gaps, got {interaction_indexes}."
+            f"interaction_indexes must cover the blocks 0..{depth - 1} in order and without gaps, got "
+            f"{interaction_indexes}."
         )
     return [stop - start for start, stop in zip(starts, stops)]
 

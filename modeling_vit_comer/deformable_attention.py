@@ -112,7 +112,7 @@ def corner_rows(
     """Rows of the value table (batch * num_tokens * heads, head_dim) at the four corners of each sample.
 
     Args:
-        columns, lines: pixel indices (batch, num_tokens, heads, samples) of the left and right, upper and lower corner.
+        columns, lines: pixel indices (batch, num_tokens, heads, samples), left and right, upper and lower.
 
     Returns:
         (batch, num_tokens, heads, 4 * samples), int32.

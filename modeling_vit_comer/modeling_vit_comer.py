@@ -152,7 +152,9 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.trunk.embeddings.patch_embed
 
-    def forward_stages(self, pixel_values: torch.Tensor, stage_names: list[str]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward_stages(
+        self, pixel_values: torch.Tensor, stage_names: list[str]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The trunk's last tokens, and the maps of `stage_names`."""
         image_size = self.check_image(pixel_values)
         pixel_values = pad_to_multiple(pixel_values.to(self.upsample.weight.dtype), SIZE_MULTIPLE)

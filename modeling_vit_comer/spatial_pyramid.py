@@ -1,4 +1,4 @@
-"""The convolutional branch: the stem pyramid (paper, Figure 3) and the multi-receptive-field feature pyramid (Figure 4)."""
+"""The convolutional branch: the stem pyramid (paper, Figure 3) and the multi-receptive-field pyramid (Figure 4)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -7,7 +7,6 @@ import torch
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.conversion import config_from_official, convert_official_state_dict, split_detector
-
 from official import build_backbone, kept_model, official_fill
 
 
@@ -105,7 +104,10 @@ def test_pretraining_leftovers_are_dropped(segmenter) -> None:
         (lambda weights: weights.pop("blocks.0.norm1.bias"), "1 missing: trunk.layers.0.block.norm1.bias"),
         (lambda weights: weights.update({"blocks.0.extra": torch.ones(1)}), "1 unknown: trunk.layers.0.block.extra"),
         (lambda weights: weights["up.bias"].fill_(torch.nan), "1 not finite: upsample.bias"),
-        (lambda weights: weights.update({"up.bias": torch.ones(7)}), r"of another shape: upsample.bias \(checkpoint \(7,"),
+        (
+            lambda weights: weights.update({"up.bias": torch.ones(7)}),
+            r"of another shape: upsample.bias \(checkpoint \(7,",
+        ),
     ],
 )
 def test_bad_checkpoint(segmenter, change, message: str) -> None:

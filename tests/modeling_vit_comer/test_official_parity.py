@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from modeling_vit_comer import ViTCoMerBackbone
 from modeling_vit_comer.conversion import config_from_official, official_to_ours
-
 from official import (
     FIXTURES,
     TOLERANCE,

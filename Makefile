@@ -1,0 +1,34 @@
+# Every target does what it needs first: `make test` on a fresh machine makes the environment, installs and runs.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+RECIPE = configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
+
+.PHONY: help demo test style clean
+
+help:
+	@echo "make demo   train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
+	@echo "make test   run all tests"
+	@echo "make style  format and lint"
+	@echo "make clean  remove the environment and everything made"
+
+demo: $(VENV)/.installed-train
+	$(RUN) scripts/train.py $(RECIPE)
+
+test: $(VENV)/.installed-test
+	$(RUN) -m pytest
+
+style: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+$(VENV)/.installed-%: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	@echo "Installing the packages (several GB where PyTorch comes with CUDA; a few minutes)"
+	$(RUN) -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info

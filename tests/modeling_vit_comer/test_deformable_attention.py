@@ -57,14 +57,17 @@ def test_gradcheck() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
+    ("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.float16, 3e-4), (torch.bfloat16, 2.4e-3)]
 )
-def test_precision(dtype: torch.dtype, tolerance: float) -> None:
-    """Against float64; the reduced types lose what their inputs lose, the arithmetic is in float32."""
+def test_arithmetic_is_in_float32(dtype: torch.dtype, tolerance: float) -> None:
+    """Against float64 on the same rounded inputs: what is lost is the rounding of the output, and no more.
+
+    In float32 it is the rounding of locations: 2**-24 * 64 pixels of a map of white noise.
+    """
     shape = PyramidShape(32, 32)
-    inputs = random_inputs(shape, batch=1, dtype=torch.float64)
-    exact = deformable_attention_torch(*inputs, shape, HEADS)
-    ours = deformable_attention_torch(*(x.to(dtype) for x in inputs), shape, HEADS)
+    inputs = [x.detach().to(dtype) for x in random_inputs(shape, batch=1)]
+    exact = deformable_attention_torch(*(x.double() for x in inputs), shape, HEADS)
+    ours = deformable_attention_torch(*inputs, shape, HEADS)
     assert ours.dtype == dtype
     assert (ours - exact).norm() / exact.norm() < tolerance
 

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub.dataclasses import strict
+from timm.models.vision_transformer import VisionTransformer
 from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -33,12 +34,16 @@ BASE_FIELDS |= {"attn_implementation", "experts_implementation", "per_layer_conf
 @lru_cache(maxsize=32)
 def _timm_trunk_facts(architecture: str, model_args: str) -> dict[str, Any]:
     """Sizes of a timm model, read from the model itself, built without memory on the meta device."""
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {architecture!r}; timm.list_models('vit_*') lists them."
+        )
     with torch.device("meta"):
         model = timm.create_model(architecture, pretrained=False, **json.loads(model_args))
-    if not hasattr(model, "blocks") or not hasattr(model, "patch_embed"):
+    if type(model) is not VisionTransformer:
         raise ValueError(
-            f"trunk_config.architecture {architecture!r} is a {type(model).__name__}, not a plain ViT. "
-            "Supported timm family: VisionTransformer, for example 'vit_base_patch16_224'."
+            f"trunk_config.architecture {architecture!r} is a {type(model).__name__}, not a plain ViT. Supported timm "
+            "family: VisionTransformer, for example 'vit_base_patch16_224' or 'deit_small_patch16_224'."
         )
     return {
         "hidden_size": model.embed_dim,
@@ -174,6 +179,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         self._validate_sizes()
 
     def _refuse_unknown_fields(self, kwargs: dict[str, Any]) -> None:
+        if self.transformers_version is not None:
+            return  # read from a saved file: other code may have added attributes before it was saved
         known = BASE_FIELDS | set(dir(self)) | set(GenerationConfig().to_dict())
         for name in kwargs.keys() - known:
             if not name.startswith("_"):
@@ -193,7 +200,10 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         self.image_size = list(facts["image_size"])
         self.patch_size = facts["patch_size"]
         if self.patch_size != 16:
-            raise ValueError(f"The trunk must have patches of 16 x 16 pixels, got {self.patch_size}.")
+            raise ValueError(
+                f"The trunk must have patches of 16 x 16 pixels, got {self.patch_size}: choose another architecture, "
+                "or patch_size=16 in trunk_config.model_args."
+            )
         if self.use_prefix_tokens and facts["num_prefix_tokens"] and any(self.window_sizes or ()):
             raise ValueError("window_sizes needs tokens without class and register tokens: use_prefix_tokens=False.")
 

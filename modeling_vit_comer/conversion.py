@@ -66,7 +66,7 @@ RENAMES = [
     (r"^blocks\.(\d+)\.residual\.", r"trunk.layers.\1.residual."),
     (r"^blocks\.(\d+)\.", r"trunk.layers.\1.block."),
     (r"^up\.", "upsample."),
-    *((rf"^norm{i + 1}\.", f"norms.{i}.") for i in range(4)),
+    (r"^norm([1234])\.", r"norm.stage\1."),
     *((rf"\.mrfp\.dwconv\.dwconv{k + 1}\.", f".mrfp.levels.{k // 2}.convs.{k % 2}.") for k in range(6)),
     *((rf"\.mrfp\.dwconv\.bn{i + 1}\.", f".mrfp.levels.{i}.norm.") for i in range(3)),
     (r"\.ffn\.dwconv\.dwconv\.", ".ffn.dwconv."),

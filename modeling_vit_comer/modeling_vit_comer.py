@@ -60,6 +60,11 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     }
     _input_embed_layer = "patch_embed"
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For custom code transformers leaves out modules without weights of their own, such as the deformable
+        # attention, lest an initialisation overwrite loaded weights. Ours only calls `transformers.initialization`.
+        super()._initialize_weights(module, is_custom_code=False)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
@@ -132,7 +137,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
             CTIToCNN(config, use_interaction, config.use_conv_ffn) for _ in range(config.num_extra_cti)
         )
         self.upsample = nn.ConvTranspose2d(size, size, kernel_size=2, stride=2)
-        self.norms = nn.ModuleList(PyramidBatchNorm(size) for _ in ALL_STAGES)
+        self.norm = nn.ModuleDict({name: PyramidBatchNorm(size) for name in ALL_STAGES})
         if config.freeze_trunk:
             self.freeze_trunk()
         self.post_init()
@@ -192,7 +197,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         feature_maps = {"stem": stem}
         for index, name in enumerate(ALL_STAGES):
             if name in stage_names:
-                feature_maps[name] = self.norms[index](self.add_vit_feature(levels[name], index, stage_tokens, shape))
+                feature_maps[name] = self.norm[name](self.add_vit_feature(levels[name], index, stage_tokens, shape))
         return feature_maps
 
     def add_vit_feature(

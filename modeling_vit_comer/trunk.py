@@ -7,7 +7,7 @@ from typing import NamedTuple
 import timm
 import torch
 from timm.layers import Attention, resample_abs_pos_embed
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -109,8 +109,13 @@ class TimmVisionTransformerTrunk(nn.Module):
     @staticmethod
     def _layer(config: ViTCoMerConfig, index: int, block: nn.Module) -> TimmTrunkLayer:
         window_size = config.window_sizes[index] if config.window_sizes else 0
-        if window_size and type(block) is not Block:
-            raise ValueError(f"window_sizes needs timm's standard block, got {type(block).__name__} in block {index}.")
+        if not isinstance(block, (Block, ResPostBlock)):
+            raise ValueError(f"The trunk's blocks must be timm's Block or ResPostBlock, got {type(block).__name__}.")
+        if window_size and (type(block), type(block.attn)) != (Block, Attention):
+            raise ValueError(
+                f"window_sizes needs timm's Block with its Attention, got {type(block).__name__} with "
+                f"{type(block.attn).__name__} in block {index}."
+            )
         residual = None
         if index in config.residual_block_indexes:
             size = config.hidden_size

@@ -13,7 +13,7 @@ help:
 	@echo "make clean  remove the environment and everything made"
 
 demo: $(VENV)/.installed-train
-	$(RUN) scripts/train.py $(RECIPE)
+	$(RUN) scripts/train.py $(RECIPE) overwrite=true
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest

@@ -1,0 +1,1 @@
+"""What the scripts share: recipes, data, transforms, heads, optimization, metrics and drawing."""

@@ -1,0 +1,37 @@
+"""How every script starts and how it ends on a user's mistake: one line on stderr and a non-zero exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from transformers.utils import logging
+
+from .errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse that reports a bad command line as a `UserError`: one line, without the usage text before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Call `main` and leave the process with 0, 1 after a `UserError`, or 130 after Ctrl-C."""
+    logging.disable_progress_bar()  # its bars for reading and writing weights would break up ours
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _one_line(error: UserError) -> str:
+    """The message alone: an error raised in a data-loading worker arrives with the worker's traceback before it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")

@@ -1,0 +1,106 @@
+"""Recipes: composition, overrides, and what a mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from miniature import ROOT
+
+from dense_prediction.errors import UserError
+from dense_prediction.recipe_loading import dotted_fields, load_recipe
+
+
+RECIPES = ROOT / "configuration" / "recipes"
+COMMITTED = sorted(path for path in RECIPES.rglob("*.yaml") if "fragments" not in path.parts)
+
+
+def write(path: Path, tree: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_bases_merge_in_order_and_the_file_wins(tmp_path: Path, recipe_file: Path) -> None:
+    write(tmp_path / "fragments" / "slow.yaml", {"training": {"steps": 100, "batch_size": 3}, "seed": 1})
+    write(tmp_path / "fragments" / "fast.yaml", {"training": {"steps": 200}})
+    bases = [str(recipe_file), "../fragments/slow.yaml", "../fragments/fast.yaml"]
+    path = write(tmp_path / "recipes" / "mine.yaml", {"base": bases, "seed": 7})
+    recipe = load_recipe(path)
+    assert (recipe.training.steps, recipe.training.batch_size, recipe.seed) == (200, 3, 7)
+    assert recipe.training.checkpoint_every == 2, "keys that no later file sets must survive"
+
+
+def test_the_path_names_the_experiment(tmp_path: Path, recipe_file: Path) -> None:
+    path = write(tmp_path / "recipes" / "task" / "dataset" / "head_model.yaml", {"base": [str(recipe_file)]})
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.output) == ("task/dataset/head_model", "outputs/task/dataset/head_model")
+    assert load_recipe(recipe_file).name == recipe_file.stem
+    with pytest.raises(UserError, match="name is not to be set"):
+        load_recipe(path, ["name=other"])
+
+
+def test_overrides_have_the_types_of_their_fields(recipe_file: Path) -> None:
+    overrides = [
+        "training.steps=5",
+        "optimization.learning_rate=1e-4",
+        "transforms.crop_size=[32, 48]",
+        "optimization.max_grad_norm=null",
+        "head.config.pool_scales=[1, 2]",
+    ]
+    recipe = load_recipe(recipe_file, overrides)
+    assert recipe.training.steps == 5
+    assert recipe.optimization.learning_rate == 1e-4
+    assert recipe.transforms.crop_size == (32, 48)
+    assert recipe.optimization.max_grad_norm is None
+    assert recipe.head.config["pool_scales"] == [1, 2]
+    assert recipe.head.config["hidden_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.stpes=5", r"unknown key 'training.stpes'; did you mean training.steps"),
+        ("learning_rte=5", r"unknown key 'learning_rte'; did you mean optimization.learning_rate"),
+        ("steps=5", r"did you mean .*training.steps"),
+        ("training.steps=many", r"training.steps: got 'many' \(str\).*valid integer"),
+        ("training.steps=0", r"training.steps: got 0 \(int\).*greater than 0"),
+        ("training.mixed_precision=half", r"got 'half' \(str\).*'no', 'bf16' or 'fp16'"),
+        ("transforms.crop_size=64", r"transforms.crop_size: got 64 \(int\)"),
+        ("transforms.scale=[2, 1]", r"scale=\[2.0, 1.0\] must be \[smallest, largest\]"),
+        ("training.log_every=4", r"checkpoint_every=2 is no multiple of log_every=4"),
+        ("optimization.warmup_steps=6", r"warmup_steps=6 must be below training.steps=6"),
+        ("training.steps", r"expected key=value, got 'training.steps'"),
+        ("seed.x=1", r"seed.x: got|seed: got"),
+        ("data={}", r"data.path is required: .* data.path=\.\.\."),
+    ],
+)
+def test_a_mistake_is_explained(recipe_file: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(recipe_file, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read the recipe .*absent.yaml: No such file"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("data: [1, 2")
+    with pytest.raises(UserError, match="is not YAML"):
+        load_recipe(tmp_path / "broken.yaml")
+    loop = write(tmp_path / "loop.yaml", {"base": ["loop.yaml"]})
+    with pytest.raises(UserError, match="is its own base"):
+        load_recipe(loop)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_recipes_load(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.relative_to(RECIPES).with_suffix("").as_posix()
+    backbone = recipe.backbone.config or recipe.backbone.checkpoint
+    assert backbone is not None
+    assert (ROOT / backbone).exists()
+
+
+def test_every_key_is_described() -> None:
+    fields = dict(dotted_fields())
+    assert {"data.path", "training.steps", "resume", "head.config"} <= set(fields)
+    assert all(field.default.description for field in fields.values())

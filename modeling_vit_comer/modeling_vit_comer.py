@@ -70,37 +70,39 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
-        if isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-            init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, (nn.LayerNorm, PyramidBatchNorm)):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-            if isinstance(module, PyramidBatchNorm):
-                init.zeros_(module.running_mean)
-                init.ones_(module.running_var)
-                init.zeros_(module.num_batches_tracked)
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            self._init_layer(module)
+        elif isinstance(module, (nn.LayerNorm, VitDetLayerNorm, PyramidBatchNorm)):
+            self._init_norm(module)
+        elif isinstance(module, MultiScaleDeformableSelfAttention):
+            self._init_deformable_attention(module)
         elif isinstance(module, CTIToViT):
             init.constant_(module.gamma, self.config.layer_scale_init_value)
         elif isinstance(module, SpatialPyramid):
             init.normal_(module.level_embed)
-        elif isinstance(module, MultiScaleDeformableSelfAttention):
-            self._init_deformable_attention(module)
         elif isinstance(module, VisionTransformer):
             self._init_trunk_embeddings(module)
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, module.init_values)
-        elif isinstance(module, VitDetLayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
         elif isinstance(module, VitDetResBottleneckBlock):
             init.zeros_(module.norm3.weight)
+
+    def _init_layer(self, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=0.02)
+        else:
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+
+    def _init_norm(self, module: nn.LayerNorm | VitDetLayerNorm | PyramidBatchNorm) -> None:
+        init.ones_(module.weight)
+        init.zeros_(module.bias)
+        if isinstance(module, PyramidBatchNorm):
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
 
     def _init_trunk_embeddings(self, module: VisionTransformer) -> None:
         init.trunc_normal_(module.patch_embed.proj.weight, std=0.02)
@@ -138,20 +140,19 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         )
         self.upsample = nn.ConvTranspose2d(size, size, kernel_size=2, stride=2)
         self.norm = nn.ModuleDict({name: PyramidBatchNorm(size) for name in ALL_STAGES})
-        if config.freeze_trunk:
-            self.freeze_trunk()
         self.post_init()
+        self.train()
 
     def freeze_trunk(self) -> None:
         """Do not train the trunk's weights, and keep its dropout and drop path off."""
         self.config.freeze_trunk = True
-        self.trunk.requires_grad_(False)
-        self.trunk.eval()
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "ViTCoMerModel":
         super().train(mode)
         if self.config.freeze_trunk:
-            self.trunk.eval()
+            # Here, because `from_pretrained` makes new parameters after the constructor, and then calls `eval`.
+            self.trunk.requires_grad_(False).eval()
         return self
 
     def get_input_embeddings(self) -> nn.Module:

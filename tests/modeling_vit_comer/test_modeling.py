@@ -252,11 +252,14 @@ def test_autocast(training: bool) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("how", ["config", "method"])
-def test_freeze_trunk(how: str) -> None:
-    model = build(freeze_trunk=how == "config", trunk_config=tiny_trunk(proj_drop_rate=0.1), drop_path_rate=0.2)
+@pytest.mark.parametrize("how", ["config", "method", "reloaded"])
+def test_freeze_trunk(how: str, tmp_path: Path) -> None:
+    model = build(freeze_trunk=how != "method", trunk_config=tiny_trunk(proj_drop_rate=0.1), drop_path_rate=0.2)
     if how == "method":
         model.freeze_trunk()
+    if how == "reloaded":
+        model.save_pretrained(tmp_path)
+        model = type(model).from_pretrained(tmp_path)
     model.train()
     loss_of(model).backward()
     assert not any(module.training for module in model.trunk.modules())

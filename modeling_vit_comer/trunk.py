@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import timm
 import torch
-from timm.layers import Attention, resample_abs_pos_embed
+from timm.layers import Attention
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 from torch.nn import functional as F
@@ -57,6 +57,18 @@ def window_attention(attention: Attention, tokens: torch.Tensor, grid: TokenGrid
     output = output.transpose(1, 2).flatten(2)
     output = window_unpartition(output, window_size, padded_size, grid).flatten(1, 2)
     return attention.proj_drop(attention.proj(attention.norm(output)))
+
+
+def resize_positions(
+    positions: torch.Tensor, old_grid: tuple[int, int], new_grid: TokenGrid, antialias: bool
+) -> torch.Tensor:
+    """Position embeddings (1, old height * width, channels) for another grid, by bicubic interpolation.
+
+    Always interpolated, which changes nothing on the old grid: a shortcut would tie an exported graph to that grid.
+    """
+    dtype = torch.promote_types(positions.dtype, torch.float32)
+    resized = F.interpolate(to_map(positions.to(dtype), *old_grid), size=new_grid, mode="bicubic", antialias=antialias)
+    return to_tokens(resized).to(positions.dtype)
 
 
 class TimmTrunkLayer(GradientCheckpointingLayer):
@@ -155,8 +167,7 @@ class TimmVisionTransformerTrunk(nn.Module):
             return None, None
         num_prefix_tokens = 0 if vit.no_embed_class else vit.num_prefix_tokens
         prefix, patches = vit.pos_embed.tensor_split([num_prefix_tokens], dim=1)
-        old_grid = list(vit.patch_embed.grid_size)
-        patches = resample_abs_pos_embed(patches, list(grid), old_grid, num_prefix_tokens=0, antialias=self.antialias)
+        patches = resize_positions(patches, vit.patch_embed.grid_size, grid, self.antialias)
         return prefix if num_prefix_tokens else None, patches
 
     def run(self, tokens: torch.Tensor, context: TokenGrid, start: int, stop: int) -> torch.Tensor:

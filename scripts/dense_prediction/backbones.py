@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
 
 from .errors import UserError
+from .recipe_loading import merge
 from .recipes import BackboneRecipe
 
 
@@ -59,7 +60,7 @@ def _config_from_file(path: Path, overrides: Fields) -> PreTrainedConfig:
         raise UserError(f"backbone.config: {path} is not JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("model_type") not in _backbone_types():
         raise UserError(f"backbone.config: {path} needs a model_type that is a backbone, for example vit_comer")
-    return _config(_merge(fields, overrides))
+    return _config(merge(fields, overrides))
 
 
 def _config(fields: Fields) -> PreTrainedConfig:
@@ -76,7 +77,7 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
-    config = _config(_merge(fields, overrides))
+    config = _config(merge(fields, overrides))
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
         raise UserError(f"backbone.checkpoint={checkpoint} is a {config.model_type}, which is no backbone")
     try:
@@ -89,11 +90,3 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
 
 def _backbone_types() -> set[str]:
     return {config.model_type for config in MODEL_FOR_BACKBONE_MAPPING}
-
-
-def _merge(fields: Fields, overrides: Fields) -> Fields:
-    merged = dict(fields)
-    for key, value in overrides.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

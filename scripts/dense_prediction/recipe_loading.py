@@ -63,8 +63,8 @@ def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
         raise UserError(f"{path}: base must be a list of YAML paths, got {bases!r}")
     merged: Tree = {}
     for base in bases:
-        merged = _merge(merged, _read(path.parent / base, (*readers, path)))
-    return _merge(merged, tree)
+        merged = merge(merged, _read(path.parent / base, (*readers, path)))
+    return merge(merged, tree)
 
 
 def _parse(path: Path) -> Tree:
@@ -79,11 +79,12 @@ def _parse(path: Path) -> Tree:
     return tree
 
 
-def _merge(below: Tree, above: Tree) -> Tree:
+def merge(below: Tree, above: Tree) -> Tree:
+    """`below` with the values of `above`; trees that both have are merged."""
     merged = dict(below)
     for key, value in above.items():
         both_trees = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_trees else value
+        merged[key] = merge(merged[key], value) if both_trees else value
     return merged
 
 

@@ -80,8 +80,7 @@ def deformable_attention_torch(
     Returns:
         (batch, num_tokens, heads * head_dim) in the dtype of `value`. Samples outside a level count as zero.
     """
-    batch, num_tokens, channels = value.shape
-    dtype, num_bags = torch.promote_types(value.dtype, torch.float32), batch * num_tokens * num_heads
+    dtype = torch.promote_types(value.dtype, torch.float32)
     # (batch, num_tokens, heads * samples) -> (batch, num_tokens, heads, samples)
     attention = logits.to(dtype).unflatten(-1, (num_heads, -1)).softmax(-1)
     x_offsets, y_offsets = offsets.to(dtype).view(*attention.shape, 2).unbind(-1)
@@ -89,18 +88,18 @@ def deformable_attention_torch(
     x_centres, y_centres = cell_centres(shape, dtype, value.device)
     columns, column_weights = bilinear_neighbours(x_offsets, x_centres, levels.width)
     lines, line_weights = bilinear_neighbours(y_offsets, y_centres, levels.height)
-    table_rows = corner_rows(columns, lines, levels, num_tokens)
+    table_rows = corner_rows(columns, lines, levels, shape.num_tokens)
     line_weights = [attention * weight for weight in line_weights]
     weights = torch.cat([line * column for line in line_weights for column in column_weights], dim=-1)
     output = F.embedding_bag(
-        table_rows.view(num_bags, -1),
+        table_rows.flatten(0, 2),
         # (batch, num_tokens, heads * head_dim) -> (batch * num_tokens * heads, head_dim)
-        value.to(dtype).reshape(num_bags, -1),
-        per_sample_weights=weights.view(num_bags, -1),
+        value.to(dtype).unflatten(-1, (num_heads, -1)).flatten(0, 2),
+        per_sample_weights=weights.flatten(0, 2),
         mode="sum",
     )
     # (batch * num_tokens * heads, head_dim) -> (batch, num_tokens, heads * head_dim)
-    return output.view(batch, num_tokens, channels).to(value.dtype)
+    return output.view(value.shape).to(value.dtype)
 
 
 def corner_rows(

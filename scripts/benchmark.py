@@ -86,12 +86,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_preset(preset: str) -> None:
+    presets = sorted(path.stem for path in PRESETS.glob("*.json"))
+    if preset not in presets:
+        raise UserError(f"no preset {preset!r}; there are {', '.join(presets)}")
+
+
 def build_backbone(preset: str) -> ViTCoMerBackbone:
-    path = PRESETS / f"{preset}.json"
-    if not path.exists():
-        raise UserError(f"no preset {preset!r}; there are {', '.join(sorted(p.stem for p in PRESETS.glob('*.json')))}")
     torch.manual_seed(0)
-    return ViTCoMerBackbone(ViTCoMerConfig.from_pretrained(path))
+    return ViTCoMerBackbone(ViTCoMerConfig.from_pretrained(PRESETS / f"{preset}.json"))
 
 
 def forward(backbone: ViTCoMerBackbone, images: torch.Tensor) -> None:
@@ -175,6 +178,7 @@ def environment(threads: int) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parse_arguments()
+    check_preset(arguments.preset)
     torch.set_num_threads(arguments.threads)
     memory = measure_memory(arguments)
     result = {

@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from modeling_vit_comer.deformable_attention import (
-    MultiScaleDeformableSelfAttention,
-    cell_centres,
-    deformable_attention_torch,
-)
+from benchmark import grid_sample_attention
+from modeling_vit_comer.deformable_attention import MultiScaleDeformableSelfAttention, deformable_attention_torch
 from modeling_vit_comer.spatial_pyramid import PyramidShape
 
 
@@ -27,23 +23,10 @@ def random_inputs(shape: PyramidShape, batch: int = 2, dtype: torch.dtype = torc
     return value.requires_grad_(), (3 * offsets).requires_grad_(), logits.requires_grad_()
 
 
-def grid_sample_attention(value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, shape: PyramidShape):
-    """The same through transformers' module, which takes locations from 0 to 1."""
-    batch, num_tokens, _ = value.shape
-    offsets = offsets.view(batch, num_tokens, HEADS, 3, POINTS, 2)
-    attention = logits.view(batch, num_tokens, HEADS, -1).softmax(-1).view(offsets.shape[:-1])
-    sizes = torch.tensor([[width, height] for height, width in shape.levels], dtype=value.dtype)
-    centres = torch.stack(cell_centres(shape, value.dtype, value.device), dim=-1)
-    locations = centres[:, :, :, None] + offsets / sizes[:, None]
-    heads = value.view(batch, num_tokens, HEADS, HEAD_DIM)
-    levels = list(shape.levels)
-    return MultiScaleDeformableAttention()(heads, torch.tensor(levels), levels, None, locations, attention, 64)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_grid_sample_forward_and_backward(shape: PyramidShape) -> None:
     inputs = random_inputs(shape, dtype=torch.float64)
-    ours, theirs = deformable_attention_torch(*inputs, shape, HEADS), grid_sample_attention(*inputs, shape)
+    ours, theirs = deformable_attention_torch(*inputs, shape, HEADS), grid_sample_attention(*inputs, shape, HEADS)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     cotangent = torch.randn_like(ours)
     for gradients in zip(torch.autograd.grad(ours, inputs, cotangent), torch.autograd.grad(theirs, inputs, cotangent)):

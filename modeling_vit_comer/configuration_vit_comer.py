@@ -204,6 +204,10 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"The trunk must have patches of 16 x 16 pixels, got {self.patch_size}: choose another architecture, "
                 "or patch_size=16 in trunk_config.model_args."
             )
+        if patch_drop_rate := self.trunk_model_args.get("patch_drop_rate"):
+            raise ValueError(
+                f"patch_drop_rate {patch_drop_rate} in trunk_config.model_args: leave it out, all tokens are needed."
+            )
         if self.use_prefix_tokens and facts["num_prefix_tokens"] and any(self.window_sizes or ()):
             raise ValueError("window_sizes needs tokens without class and register tokens: use_prefix_tokens=False.")
 

@@ -154,6 +154,11 @@ CONFIGS = {
     "negative depth": ({"depths": [3, -1]}, "got [3, -1]", "depths must be non-negative"),
     "heads": ({"deform_num_heads": 3}, "deform_num_heads 3", "must divide the 32 value channels"),
     "no heads": ({"deform_num_heads": 0}, "deform_num_heads 0", "must divide the 32 value channels"),
+    "patch drop": (
+        {"trunk_config": tiny_trunk(patch_drop_rate=0.1)},
+        "patch_drop_rate 0.1",
+        "leave it out",
+    ),
     "even kernel": ({"mrfp_kernel_sizes": [3, 4]}, "[3, 4]", "must be odd"),
     "kernels and ratio": (
         {"mrfp_kernel_sizes": [1, 3, 5]},

@@ -4,19 +4,25 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECIPE = configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
 
-.PHONY: help demo test style clean
+.PHONY: help demo test kernel style clean
 
 help:
-	@echo "make demo   train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
-	@echo "make test   run all tests"
-	@echo "make style  format and lint"
-	@echo "make clean  remove the environment and everything made"
+	@echo "make demo    train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
+	@echo "make test    run all tests"
+	@echo "make kernel  build the native kernel for this machine (a C++ compiler; nvcc for GPUs)"
+	@echo "make style   format and lint"
+	@echo "make clean   remove the environment and everything made"
 
 demo: $(VENV)/.installed-train
+	$(RUN) scripts/build_kernel.py --backend cpu --if-possible
 	$(RUN) scripts/train.py $(RECIPE) overwrite=true
 
 test: $(VENV)/.installed-test
+	$(RUN) scripts/build_kernel.py --backend cpu --if-possible
 	$(RUN) -m pytest
+
+kernel: $(VENV)/.installed-kernels
+	$(RUN) scripts/build_kernel.py
 
 style: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
@@ -31,4 +37,4 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) outputs build *.egg-info
+	rm -rf $(VENV) outputs build *.egg-info kernels/*/build

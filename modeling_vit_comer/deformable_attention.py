@@ -7,7 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .kernel_choice import deformable_attention_backend, kernel_for, loaded_kernels, use_deformable_attention_kernel
 from .spatial_pyramid import NUM_LEVELS, PyramidShape
+
+
+__all__ = [
+    "MultiScaleDeformableSelfAttention",
+    "deformable_attention",
+    "deformable_attention_backend",
+    "deformable_attention_torch",
+    "use_deformable_attention_kernel",
+]
 
 
 class SampledLevels(NamedTuple):
@@ -125,6 +135,18 @@ def corner_rows(
     return torch.cat([row + column for row in rows for column in columns], dim=-1)
 
 
+def deformable_attention(
+    value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, shape: PyramidShape, num_heads: int
+) -> torch.Tensor:
+    """`deformable_attention_torch` by the fastest implementation for the device and dtype of `value`."""
+    kernel = kernel_for(value.device, value.dtype)
+    if kernel is None:
+        return deformable_attention_torch(value, offsets, logits, shape, num_heads)
+    num_points = logits.shape[-1] // (num_heads * NUM_LEVELS)
+    level_sizes = [size for level in shape.levels for size in level]
+    return kernel.comer_msda(value, torch.cat([offsets, logits], dim=-1), level_sizes, num_heads, num_points)
+
+
 class MultiScaleDeformableSelfAttention(nn.Module):
     """Every token of the pyramid attends to a few sampled points on all three levels.
 
@@ -143,6 +165,7 @@ class MultiScaleDeformableSelfAttention(nn.Module):
                 f"The value size {value_size} (hidden size {hidden_size} * deform_ratio {value_ratio}) must be a "
                 f"multiple of deform_num_heads, got {num_heads}."
             )
+        loaded_kernels()
         self.num_heads, self.num_points = num_heads, num_points
         num_samples = num_heads * NUM_LEVELS * num_points
         self.sampling_offsets = nn.Linear(hidden_size, 2 * num_samples)
@@ -162,7 +185,7 @@ class MultiScaleDeformableSelfAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, value: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
         """`query` and `value` (batch, num_tokens, hidden_size) -> (batch, num_tokens, hidden_size)."""
-        attended = deformable_attention_torch(
+        attended = deformable_attention(
             self.value_proj(value), self.sampling_offsets(query), self.attention_weights(query), shape, self.num_heads
         )
         return self.output_proj(attended)

@@ -146,7 +146,8 @@ class TimmVisionTransformerTrunk(nn.Module):
         vit = self.embeddings
         patches = vit.patch_embed.proj(pixel_values)
         grid = TokenGrid(*patches.shape[-2:])
-        tokens = vit.patch_embed.norm(to_tokens(patches))
+        # The convolution leaves channels first. Sums keep the layout of what they add: all blocks would work on it.
+        tokens = vit.patch_embed.norm(to_tokens(patches).contiguous())
         prefix_positions, patch_positions = self.positions(grid)
         if patch_positions is not None:
             tokens = tokens + patch_positions

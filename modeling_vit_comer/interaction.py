@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_vit_comer import ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
+from .kernel_choice import kernel_for
 from .spatial_pyramid import MRFP, PyramidShape, to_tokens
 
 
@@ -47,8 +48,9 @@ class ResidualConvFFN(nn.Module):
 class NormedDeformableAttention(nn.Module):
     """Deformable self-attention of the pyramid with a layer norm for the queries and one for the values.
 
-    Training keeps its two inputs only and computes the rest again in the backward pass: what the sampling would keep
-    is many times their size, and on CPU writing it takes longer than computing it twice.
+    Without the native kernel, training keeps its two inputs only and computes the rest again in the backward pass:
+    what torch's sampling would keep is many times their size, and on CPU writing it takes longer than computing it
+    twice.
     """
 
     def __init__(self, config: ViTCoMerConfig) -> None:
@@ -60,7 +62,8 @@ class NormedDeformableAttention(nn.Module):
         )
 
     def forward(self, query: torch.Tensor, value: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
-        if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        has_kernel = kernel_for(query.device, query.dtype) is not None
+        if has_kernel or not torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self.attend(query, value, shape)
         return checkpoint(self.attend, query, value, shape, use_reentrant=False, preserve_rng_state=False)
 

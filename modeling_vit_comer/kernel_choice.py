@@ -39,7 +39,7 @@ def use_deformable_attention_kernel(kernel: str, trust_remote_code: bool = False
         _kernels = find_local_kernel()
     elif kernel == "torch":
         _kernels = {}
-    elif Path(kernel).is_dir():
+    elif kernel and Path(kernel).is_dir():
         _kernels = load_folder(Path(kernel))
     elif kernel.count("/") == 1 and not kernel.startswith((".", "/", "~")):
         _kernels = load_from_hub(kernel, trust_remote_code)

@@ -22,6 +22,8 @@ from official import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 GOLDENS = [
     "vit_det_cfi_true",
     "vit_det_cfi_false",

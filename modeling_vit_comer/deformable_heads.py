@@ -192,7 +192,8 @@ def use_kernel_in_heads(model: nn.Module) -> list[str]:
     touched. Which kernel runs, if any, is what `use_deformable_attention_kernel` says at each call; where none fits,
     transformers' own computation runs. Calling this again changes nothing.
 
-    Not for `nn.DataParallel`, whose replicas share the `forward` of one device: use DistributedDataParallel.
+    Switch before a compiled model runs for the first time: torch 2.11 does not notice a later switch. Not for
+    `nn.DataParallel`, whose replicas share the `forward` of one device: use DistributedDataParallel.
 
     Args:
         model: any model with a head of transformers in it.

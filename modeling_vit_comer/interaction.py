@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_vit_comer import ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
-from .kernel_choice import kernel_for
+from .kernel_choice import is_exporting, kernel_for
 from .spatial_pyramid import MRFP, PyramidShape, to_tokens
 
 
@@ -63,7 +63,7 @@ class NormedDeformableAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, value: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
         has_kernel = kernel_for(query.device, query.dtype) is not None
-        if has_kernel or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        if has_kernel or not torch.is_grad_enabled() or is_exporting():
             return self.attend(query, value, shape)
         return checkpoint(self.attend, query, value, shape, use_reentrant=False, preserve_rng_state=False)
 

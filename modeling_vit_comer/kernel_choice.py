@@ -66,11 +66,16 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     An exported graph gets the torch operators: it must run where our kernel is not.
     """
     kernel = loaded_kernels().get(device.type)
-    if kernel is None or dtype not in DTYPES or torch.compiler.is_exporting():
+    if kernel is None or dtype not in DTYPES or is_exporting():
         return None
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < MINIMUM_CUDA_CAPABILITY:
         return None
     return kernel
+
+
+def is_exporting() -> bool:
+    """`torch.compiler.is_exporting()`, which torch 2.11 also answers with True under `torch.compile`."""
+    return torch.compiler._is_exporting_flag
 
 
 def loaded_kernels() -> dict[str, ModuleType]:

@@ -138,7 +138,9 @@ def test_location_on_the_border(kernel: ModuleType, device: torch.device) -> Non
     value = torch.ones(1, 4, 1, 1, device=device)
     # x = -0.25 is pixel -1 of two, y = 0.25 is line 0.
     locations = torch.tensor([-0.25, 0.25], device=device).view(1, 1, 1, 1, 1, 2).requires_grad_()
-    output = kernel.multi_scale_deformable_attention(value, locations, torch.ones(1, 1, 1, 1, 1, device=device), [2, 2])
+    output = kernel.multi_scale_deformable_attention(
+        value, locations, torch.ones(1, 1, 1, 1, 1, device=device), [2, 2]
+    )
     (gradient,) = torch.autograd.grad(output.sum(), locations)
     assert output.item() == 0
     assert gradient.flatten().tolist() == [2.0, 0.0]

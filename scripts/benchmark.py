@@ -8,28 +8,45 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 import transformers
+from torch import nn
 from tqdm import tqdm
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
-from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig, deformable_attention, interaction
+from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid
+from modeling_vit_comer import (
+    ViTCoMerBackbone,
+    ViTCoMerConfig,
+    deformable_attention,
+    deformable_attention_backend,
+    interaction,
+    use_deformable_attention_kernel,
+)
+from modeling_vit_comer.kernel_choice import loaded_kernels
 from modeling_vit_comer.spatial_pyramid import PyramidShape
 
 
 PRESETS = Path(__file__).parents[1] / "configuration" / "backbones"
+CLOCKS = ("wall_s", "cpu_s")
+
+# Of each formulation and clock, one number a round.
+Seconds = dict[str, dict[str, list[float]]]
 
 DESCRIPTION = """\
 Compare formulations of the deformable attention in one backbone, by turns in one process, on this machine.
 
-  embedding_bag   this project's: one weighted gather of rows, recomputed in the backward pass
-  grid_sample     the one of the official code and of transformers, as they run it
+  kernel                   the native one (`make kernel`)
+  embedding_bag            this project's without it: one weighted gather of rows, recomputed in the backward pass
+  grid_sample              the one of the official code and of transformers, as they run it
+  simple_feature_pyramid   for comparison: the same trunk without ViT-CoMer, with ViTDet's pyramid (forward only)
 
 Times are wall-clock medians and process CPU times (which a busy machine disturbs less); memory is the peak resident
 size of a process that trains one step at batch 1, one process for each formulation.
@@ -54,14 +71,26 @@ def grid_sample_attention(
     return MultiScaleDeformableAttention()(heads, torch.tensor(levels), levels, None, locations, attention, 64)
 
 
+def use_kernel() -> None:
+    """What the models do if nobody chooses. Undoes all below."""
+    restore_package()
+    use_deformable_attention_kernel("auto")
+
+
 def use_embedding_bag() -> None:
-    deformable_attention.deformable_attention_torch = EMBEDDING_BAG
-    interaction.checkpoint = CHECKPOINT
+    restore_package()
+    use_deformable_attention_kernel("torch")
 
 
 def use_grid_sample() -> None:
+    use_deformable_attention_kernel("torch")
     deformable_attention.deformable_attention_torch = grid_sample_attention
     interaction.checkpoint = call_directly
+
+
+def restore_package() -> None:
+    deformable_attention.deformable_attention_torch = EMBEDDING_BAG
+    interaction.checkpoint = CHECKPOINT
 
 
 def call_directly(function: Callable[..., torch.Tensor], *inputs: Any, **_: Any) -> torch.Tensor:
@@ -71,13 +100,36 @@ def call_directly(function: Callable[..., torch.Tensor], *inputs: Any, **_: Any)
 
 EMBEDDING_BAG = deformable_attention.deformable_attention_torch
 CHECKPOINT = interaction.checkpoint
-FORMULATIONS = {"embedding_bag": use_embedding_bag, "grid_sample": use_grid_sample}
+FORMULATIONS = {"kernel": use_kernel, "embedding_bag": use_embedding_bag, "grid_sample": use_grid_sample}
+REFERENCE = "grid_sample"
+PLAIN = "simple_feature_pyramid"
+
+
+class Contender(NamedTuple):
+    """A model, and what to call before it runs."""
+
+    prepare: Callable[[], None]
+    model: nn.Module
+
+
+def available_formulations() -> list[str]:
+    use_kernel()
+    if deformable_attention_backend("cpu") != "torch":
+        return list(FORMULATIONS)
+    print("without the native kernel: there is no build of it for this machine and torch, `make kernel` makes one")
+    return [name for name in FORMULATIONS if name != "kernel"]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--preset", default="vit-comer-s", help="a file of configuration/backbones (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=["preset", "global"],
+        default="preset",
+        help="of the trunk: in windows where the preset has them, or global in all blocks (default: %(default)s)",
     )
     parser.add_argument("--size", type=int, default=512, help="side of the square image (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="measured rounds (default: %(default)s)")
@@ -92,14 +144,15 @@ def check_preset(preset: str) -> None:
         raise UserError(f"no preset {preset!r}; there are {', '.join(presets)}")
 
 
-def build_backbone(preset: str) -> ViTCoMerBackbone:
+def build_backbone(preset: str, attention: str) -> ViTCoMerBackbone:
     torch.manual_seed(0)
-    return ViTCoMerBackbone(ViTCoMerConfig.from_pretrained(PRESETS / f"{preset}.json"))
+    changes = {"window_sizes": None} if attention == "global" else {}
+    return ViTCoMerBackbone(ViTCoMerConfig.from_pretrained(PRESETS / f"{preset}.json", **changes))
 
 
-def forward(backbone: ViTCoMerBackbone, images: torch.Tensor) -> None:
+def forward(model: nn.Module, images: torch.Tensor) -> None:
     with torch.no_grad():
-        backbone.eval()(images)
+        model.eval()(images)
 
 
 def training_step(backbone: ViTCoMerBackbone, images: torch.Tensor) -> None:
@@ -116,47 +169,63 @@ def clock(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def time_by_turns(
-    step: Callable[[ViTCoMerBackbone, torch.Tensor], None], arguments: argparse.Namespace
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every round, after one that is not counted. The formulations take turns within a round."""
-    backbone, images = build_backbone(arguments.preset), torch.randn(1, 3, arguments.size, arguments.size)
-    seconds = {name: {"wall_s": [], "cpu_s": []} for name in FORMULATIONS}
-    for round_index in tqdm(range(arguments.repeats + 1), desc=step.__name__, unit="round"):
-        for name, use_formulation in FORMULATIONS.items():
-            use_formulation()
-            wall, cpu = clock(lambda: step(backbone, images))
+    step: Callable[[nn.Module, torch.Tensor], None],
+    contenders: dict[str, Contender],
+    images: torch.Tensor,
+    repeats: int,
+) -> Seconds:
+    """Seconds of every round, after one that is not counted. The contenders take turns within a round."""
+    seconds: Seconds = {name: {clock_name: [] for clock_name in CLOCKS} for name in contenders}
+    for round_index in tqdm(range(repeats + 1), desc=step.__name__, unit="round"):
+        for name, (prepare, model) in contenders.items():
+            prepare()
+            elapsed = clock(partial(step, model, images))
             if round_index:
-                seconds[name]["wall_s"].append(round(wall, 4))
-                seconds[name]["cpu_s"].append(round(cpu, 4))
+                for clock_name, value in zip(CLOCKS, elapsed):
+                    seconds[name][clock_name].append(round(value, 4))
     return seconds
 
 
-def peak_memory(name: str, preset: str, size: int, threads: int) -> float:
+def peak_memory(name: str, arguments: argparse.Namespace) -> float:
     """Peak resident MiB of a process that trains two steps at batch 1. To be called in a process of its own."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(arguments.threads)
     FORMULATIONS[name]()
-    backbone, images = build_backbone(preset), torch.randn(1, 3, size, size)
+    backbone = build_backbone(arguments.preset, arguments.attention)
+    images = torch.randn(1, 3, arguments.size, arguments.size)
     for _ in range(2):
         training_step(backbone, images)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure_memory(arguments: argparse.Namespace) -> dict[str, float]:
+def measure_memory(formulations: list[str], arguments: argparse.Namespace) -> dict[str, float]:
     memory = {}
-    for name in tqdm(FORMULATIONS, desc="peak memory", unit="process"):
+    for name in tqdm(formulations, desc="peak memory", unit="process"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory[name] = round(pool.apply(peak_memory, (name, arguments.preset, arguments.size, arguments.threads)))
+            memory[name] = round(pool.apply(peak_memory, (name, arguments)))
     return memory
 
 
-def summarize(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Medians, and how many times faster ours is, as the median of the rounds' ratios."""
-    summary: dict[str, Any] = {"median": {}, "speedup": {}, "rounds": seconds}
-    for clock_name in ("wall_s", "cpu_s"):
-        ours, theirs = seconds["embedding_bag"][clock_name], seconds["grid_sample"][clock_name]
-        summary["median"][clock_name] = {name: statistics.median(seconds[name][clock_name]) for name in seconds}
-        summary["speedup"][clock_name] = round(statistics.median(b / a for a, b in zip(ours, theirs)), 2)
-    return summary
+def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(numerators, denominators)), 2)
+
+
+def summarize(seconds: Seconds) -> dict[str, Any]:
+    """Medians, and medians of the rounds' ratios.
+
+    "speedup" is how many times faster than `grid_sample`; "over_simple_feature_pyramid", where that was measured, how
+    many times its time.
+    """
+    times = {clock_name: {name: seconds[name][clock_name] for name in seconds} for clock_name in CLOCKS}
+    ours = [name for name in seconds if name not in (REFERENCE, PLAIN)]
+    summary = {
+        "median": {key: {name: round(statistics.median(x[name]), 4) for name in x} for key, x in times.items()},
+        "speedup": {key: {name: median_ratio(x[REFERENCE], x[name]) for name in ours} for key, x in times.items()},
+    }
+    if PLAIN in seconds:
+        summary[f"over_{PLAIN}"] = {
+            key: {name: median_ratio(x[name], x[PLAIN]) for name in [*ours, REFERENCE]} for key, x in times.items()
+        }
+    return summary | {"rounds": seconds}
 
 
 def processor_name() -> str:
@@ -165,10 +234,17 @@ def processor_name() -> str:
     return names[0] if names else platform.processor()
 
 
+def kernel_name() -> str | None:
+    use_kernel()
+    kernel = loaded_kernels().get("cpu")
+    return None if kernel is None else kernel.__name__
+
+
 def environment(threads: int) -> dict[str, Any]:
     return {
         "processor": processor_name(),
         "threads": threads,
+        "kernel": kernel_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -176,28 +252,62 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = available_formulations()
+    memory = measure_memory(names, arguments)
+    backbone = build_backbone(arguments.preset, arguments.attention)
+    images = torch.randn(1, 3, arguments.size, arguments.size)
+    formulations = {name: Contender(FORMULATIONS[name], backbone) for name in names}
+    plain = {PLAIN: Contender(use_kernel, SimpleFeaturePyramid(backbone.trunk))}
+    forward_s = time_by_turns(forward, formulations | plain, images, arguments.repeats)
+    training_s = time_by_turns(training_step, formulations, images, arguments.repeats)
+    return {
+        "preset": arguments.preset,
+        "attention": arguments.attention,
+        "image": list(images.shape),
+        "dtype": "float32",
+        "environment": environment(arguments.threads),
+        "forward": summarize(forward_s),
+        "training_step": summarize(training_s),
+        "training_peak_memory_mib": memory,
+        "training_peak_memory_ratio": {
+            name: round(mib / memory[REFERENCE], 3) for name, mib in memory.items() if name != REFERENCE
+        },
+    }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """A column for each formulation, and one for the plain trunk."""
+    forward_result, training = result["forward"], result["training_step"]
+    names = forward_result["median"]["wall_s"].keys()
+    rows = [
+        ("", {name: name for name in names}),
+        ("forward, wall s", forward_result["median"]["wall_s"]),
+        ("forward, CPU s", forward_result["median"]["cpu_s"]),
+        ("  times faster than grid_sample, wall", forward_result["speedup"]["wall_s"]),
+        ("  times faster than grid_sample, CPU", forward_result["speedup"]["cpu_s"]),
+        ("  over the plain trunk, wall", forward_result["over_simple_feature_pyramid"]["wall_s"]),
+        ("  over the plain trunk, CPU", forward_result["over_simple_feature_pyramid"]["cpu_s"]),
+        ("training step, wall s", training["median"]["wall_s"]),
+        ("training step, CPU s", training["median"]["cpu_s"]),
+        ("  times faster than grid_sample, wall", training["speedup"]["wall_s"]),
+        ("  times faster than grid_sample, CPU", training["speedup"]["cpu_s"]),
+        ("peak memory, MiB", result["training_peak_memory_mib"]),
+        ("  over grid_sample", result["training_peak_memory_ratio"]),
+    ]
+    for label, values in rows:
+        print(f"{label:38}" + "".join(f"{values.get(name, '-')!s:>{len(name) + 3}}" for name in names))
+
+
 def main() -> None:
     arguments = parse_arguments()
     check_preset(arguments.preset)
     torch.set_num_threads(arguments.threads)
-    memory = measure_memory(arguments)
-    result = {
-        "preset": arguments.preset,
-        "image": [1, 3, arguments.size, arguments.size],
-        "dtype": "float32",
-        "environment": environment(arguments.threads),
-        "forward": summarize(time_by_turns(forward, arguments)),
-        "training_step": summarize(time_by_turns(training_step, arguments)),
-        "training_peak_memory_mib": memory,
-        "training_peak_memory_ratio": round(memory["embedding_bag"] / memory["grid_sample"], 3),
-    }
+    result = measure(arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"forward {result['forward']['speedup']['wall_s']}x faster than with grid_sample, "
-        f"training {result['training_step']['speedup']['wall_s']}x, "
-        f"peak memory {result['training_peak_memory_ratio']}x. Written to {arguments.output}"
-    )
+    print_table(result)
+    print(f"Written to {arguments.output}")
 
 
 if __name__ == "__main__":

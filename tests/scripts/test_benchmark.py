@@ -1,51 +1,129 @@
-"""`scripts/benchmark.py`: both formulations really run, and the file says what was measured."""
+"""`scripts/benchmark.py`: all formulations really run, and the file says what was measured."""
 
 import json
+import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
 from dense_prediction.errors import UserError
-from modeling_vit_comer import deformable_attention, interaction
+from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid
+from modeling_vit_comer import deformable_attention, deformable_attention_backend, interaction, kernel_choice
 
 
 @pytest.fixture(autouse=True)
 def formulation_restored():
     yield
-    benchmark.use_embedding_bag()
+    benchmark.use_kernel()
+
+
+@pytest.fixture
+def without_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernel_choice, "LOCAL_KERNEL", tmp_path)
 
 
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
-    benchmark.main()
+    num_threads = torch.get_num_threads()
+    try:
+        benchmark.main()
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def measured_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    output = tmp_path / "results" / "benchmark.json"
+    options = ["--preset", "vit-comer-demo", "--size", "64", "--repeats", "2", "--threads", "1"]
+    call_main(monkeypatch, *options, "--output", str(output), *arguments)
+    return json.loads(output.read_text())
 
 
 def test_formulations_replace_each_other() -> None:
     ours = deformable_attention.deformable_attention_torch, interaction.checkpoint
+    benchmark.use_kernel()
+    chosen = deformable_attention_backend("cpu")
     benchmark.use_grid_sample()
     assert deformable_attention.deformable_attention_torch is benchmark.grid_sample_attention
     assert interaction.checkpoint is benchmark.call_directly
+    assert deformable_attention_backend("cpu") == "torch"
     benchmark.use_embedding_bag()
     assert (deformable_attention.deformable_attention_torch, interaction.checkpoint) == ours
+    assert deformable_attention_backend("cpu") == "torch"
+    benchmark.use_grid_sample()
+    benchmark.use_kernel()
+    assert (deformable_attention.deformable_attention_torch, interaction.checkpoint) == ours
+    assert deformable_attention_backend("cpu") == chosen
 
 
-def test_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "results" / "benchmark.json"
-    options = ["--preset", "vit-comer-demo", "--size", "64", "--repeats", "2", "--threads", "1"]
-    call_main(monkeypatch, *options, "--output", str(output))
-    result = json.loads(output.read_text())
+def test_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    formulations = benchmark.available_formulations()
+    result = measured_at_tiny_size(monkeypatch, tmp_path)
+    assert result["attention"] == "preset"
     memory = result["training_peak_memory_mib"]
-    assert result["training_peak_memory_ratio"] == pytest.approx(
-        memory["embedding_bag"] / memory["grid_sample"], abs=1e-3
-    )
-    for step in ("forward", "training_step"):
+    assert list(memory) == formulations
+    for name, ratio in result["training_peak_memory_ratio"].items():
+        assert ratio == pytest.approx(memory[name] / memory["grid_sample"], abs=1e-3)
+
+    measured = {"forward": {*formulations, "simple_feature_pyramid"}, "training_step": set(formulations)}
+    for step, names in measured.items():
         rounds = result[step]["rounds"]
-        assert rounds.keys() == {"embedding_bag", "grid_sample"}
+        assert rounds.keys() == names
         assert all(len(seconds["wall_s"]) == 2 and min(seconds["wall_s"]) > 0 for seconds in rounds.values())
+        for name, speedup in result[step]["speedup"]["wall_s"].items():
+            pairs = zip(rounds["grid_sample"]["wall_s"], rounds[name]["wall_s"])
+            assert speedup == pytest.approx(statistics.median(a / b for a, b in pairs), abs=0.01)
+        assert result[step]["speedup"]["wall_s"].keys() == set(formulations) - {"grid_sample"}
+    assert result["forward"]["over_simple_feature_pyramid"]["cpu_s"].keys() == set(formulations)
+
+    table = capsys.readouterr().out
+    assert all(name in table for name in measured["forward"])
+
+
+def test_kernel_is_left_out_where_none_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], without_kernel: None
+) -> None:
+    result = measured_at_tiny_size(monkeypatch, tmp_path)
+    assert "without the native kernel" in capsys.readouterr().out
+    assert result["environment"]["kernel"] is None
+    assert result["training_peak_memory_mib"].keys() == {"embedding_bag", "grid_sample"}
+    assert result["forward"]["rounds"].keys() == {"embedding_bag", "grid_sample", "simple_feature_pyramid"}
 
 
 def test_unknown_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no preset 'vit-comer-xl'; there are vit-comer-b"):
         call_main(monkeypatch, "--preset", "vit-comer-xl", "--output", str(tmp_path / "result.json"))
+
+
+@pytest.mark.parametrize(("attention", "plain_gmac", "ratio"), [("global", 35.3, 2.11), ("preset", 31.0, 2.27)])
+def test_multiply_adds_of_both_sides(attention: str, plain_gmac: float, ratio: float) -> None:
+    """ViT-CoMer-S at 512 x 512 and its trunk with the simple pyramid, as counted in the official code."""
+    benchmark.use_embedding_bag()
+    with torch.device("meta"):
+        backbone = benchmark.build_backbone("vit-comer-s", attention).eval()
+        images = torch.empty(1, 3, 512, 512)
+        gmac = [count_gmac(model, images) for model in (backbone, SimpleFeaturePyramid(backbone.trunk))]
+    assert gmac[1] == pytest.approx(plain_gmac, abs=0.05)
+    assert gmac[0] / gmac[1] == pytest.approx(ratio, abs=0.005)
+
+
+def count_gmac(model: torch.nn.Module, images: torch.Tensor) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return counter.get_total_flops() / 2e9
+
+
+def test_simple_feature_pyramid_maps() -> None:
+    """Strides 4 to 32 for any size, from the patch tokens only, with the backbone's own weights."""
+    backbone = benchmark.build_backbone("vit-comer-demo", "preset").eval()
+    pyramid = SimpleFeaturePyramid(backbone.trunk)
+    with torch.no_grad():
+        maps = pyramid(torch.randn(2, 3, 70, 96))
+    sizes = [(18, 24), (9, 12), (5, 6), (3, 3)]
+    assert [feature_map.shape for feature_map in maps] == [(2, 64, *size) for size in sizes]
+    assert pyramid.trunk.layers[0].block.attn.qkv.weight is backbone.trunk.layers[0].block.attn.qkv.weight

@@ -458,13 +458,25 @@ def build(variant: Variant, toolchain: Toolchain, output: Path) -> None:
     print(f"  built in {time.perf_counter() - start:.0f} s: {variant.ops_id}, {size / 2**20:.1f} MiB, {loads}")
 
 
+def remove_outdated(output: Path) -> None:
+    """A CUDA build of torch prefers the CUDA variant, also for its CPU code: one of older sources would be used."""
+    for path in output.glob("torch-stable-abi*/metadata.json"):
+        version = re.search(r"-cu(\d+)(\d)-", path.parent.name)
+        variant = Variant(PROJECT, "cuda" if version else "cpu", version and f"{version[1]}.{version[2]}")
+        if not is_built(variant, path.parent):
+            shutil.rmtree(path.parent)
+            print(f"{path.parent.name}: removed, its sources have changed")
+
+
 def main() -> None:
     arguments = parse_arguments()
     backend = "cpu" if arguments.sanitize else arguments.backend
+    output = arguments.output or PROJECT / "build"
     try:
         for name, toolchain in find_toolchains(backend).items():
-            variant = Variant(PROJECT, name, toolchain.cuda_version, arguments.sanitize)
-            build(variant, toolchain, arguments.output or PROJECT / "build")
+            build(Variant(PROJECT, name, toolchain.cuda_version, arguments.sanitize), toolchain, output)
+        if not arguments.sanitize:
+            remove_outdated(output)
     except CannotBuild as error:
         if not arguments.if_possible:
             raise

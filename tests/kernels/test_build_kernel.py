@@ -289,6 +289,20 @@ def ptxas_report(name: str, registers: int, spilled: int) -> str:
     )
 
 
+def test_outdated_builds_are_removed(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A torch with CUDA would load an old CUDA build in place of the new CPU one."""
+    monkeypatch.setattr(build_kernel, "PROJECT", project)
+    variants = [Variant(project, "cpu"), Variant(project, "cuda", "13.0"), Variant(project, "cuda", "12.6")]
+    for variant, ops_id in zip(variants, [variants[0].ops_id, variants[1].ops_id, "_tiny_kernel_cuda_0000000"]):
+        (tmp_path / variant.name).mkdir()
+        (tmp_path / variant.name / "metadata.json").write_text(json.dumps({"id": ops_id}))
+    build_kernel.remove_outdated(tmp_path)
+    assert [(tmp_path / variant.name).exists() for variant in variants] == [True, True, False]
+    assert "cu126-" in capsys.readouterr().out
+
+
 def test_registers_are_reported(capsys: pytest.CaptureFixture) -> None:
     build_kernel.check_registers(ptxas_report("forward", 64, 0) + ptxas_report("backward", 80, 0))
     assert capsys.readouterr().out == "  2 CUDA kernels, at most 80 registers, no spills\n"

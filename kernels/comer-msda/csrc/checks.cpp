@@ -63,8 +63,9 @@ void set_levels(Problem& problem, const std::vector<int64_t>& level_sizes) {
 }
 
 void set_points(Problem& problem, int64_t points) {
-  STD_TORCH_CHECK(points > 0 && points * problem.levels <= kMaxSamples, "comer_msda: levels * points must be from 1 to ",
-                  kMaxSamples, ", got ", problem.levels, " * ", points);
+  // Divided, because a product of huge numbers would wrap round.
+  STD_TORCH_CHECK(points > 0 && points <= kMaxSamples / problem.levels,
+                  "comer_msda: levels * points must be from 1 to ", kMaxSamples, ", got ", problem.levels, " * ", points);
   problem.points = static_cast<int32_t>(points);
 }
 

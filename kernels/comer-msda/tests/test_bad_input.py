@@ -28,6 +28,7 @@ def fused_inputs(device: torch.device, batch: int = 2) -> tuple[torch.Tensor, to
         ({"heads": 0}, "heads must divide the 16 channels of value, got 0"),
         ({"heads": -2}, "got -2"),
         ({"points": 0}, "levels \\* points must be from 1 to 256"),
+        ({"points": 2**62, "level_sizes": [63, 1, 61, 1, 1, 1, 1, 1]}, "levels \\* points must be from 1 to 256"),
         ({"points": 2**40}, "levels \\* points must be from 1 to 256"),
         ({"points": 3}, "projection must have size"),
         ({"projection": torch.zeros(2, 126, 71)}, r"must have size \(2, 126, 72\), got \(2, 126, 71\)"),

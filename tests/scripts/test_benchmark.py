@@ -4,8 +4,6 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -23,11 +21,6 @@ def formulation_restored():
     benchmark.use_kernel()
 
 
-@pytest.fixture
-def without_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kernel_choice, "LOCAL_KERNEL", tmp_path)
-
-
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     num_threads = torch.get_num_threads()
@@ -35,13 +28,6 @@ def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         benchmark.main()
     finally:
         torch.set_num_threads(num_threads)
-
-
-def measured_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    output = tmp_path / "results" / "benchmark.json"
-    options = ["--preset", "vit-comer-demo", "--size", "64", "--repeats", "2", "--threads", "1"]
-    call_main(monkeypatch, *options, "--output", str(output), *arguments)
-    return json.loads(output.read_text())
 
 
 def test_formulations_replace_each_other() -> None:
@@ -63,7 +49,10 @@ def test_formulations_replace_each_other() -> None:
 
 def test_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     formulations = benchmark.available_formulations()
-    result = measured_at_tiny_size(monkeypatch, tmp_path)
+    output = tmp_path / "results" / "benchmark.json"
+    options = ["--preset", "vit-comer-demo", "--size", "64", "--repeats", "2", "--threads", "1"]
+    call_main(monkeypatch, *options, "--output", str(output))
+    result = json.loads(output.read_text())
     assert result["attention"] == "preset"
     memory = result["training_peak_memory_mib"]
     assert list(memory) == formulations
@@ -86,13 +75,12 @@ def test_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_kernel_is_left_out_where_none_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], without_kernel: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = measured_at_tiny_size(monkeypatch, tmp_path)
+    monkeypatch.setattr(kernel_choice, "LOCAL_KERNEL", tmp_path)
+    assert benchmark.available_formulations() == ["embedding_bag", "grid_sample"]
     assert "without the native kernel" in capsys.readouterr().out
-    assert result["environment"]["kernel"] is None
-    assert result["training_peak_memory_mib"].keys() == {"embedding_bag", "grid_sample"}
-    assert result["forward"]["rounds"].keys() == {"embedding_bag", "grid_sample", "simple_feature_pyramid"}
+    assert benchmark.environment(threads=1)["kernel"] is None
 
 
 def test_unknown_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,16 @@ struct ArithmeticOf<double> {
 template <class T>
 using Arithmetic = typename ArithmeticOf<T>::type;
 
+// Of nothing else: clang rejects a vector of structs, where `load` below is one of several candidates.
 template <class A>
-struct VectorOf {
-  typedef A type __attribute__((vector_size(COMER_MSDA_VECTOR_BYTES)));
+struct VectorOf {};
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(COMER_MSDA_VECTOR_BYTES)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(COMER_MSDA_VECTOR_BYTES)));
 };
 template <class A>
 using Vector = typename VectorOf<A>::type;
@@ -149,8 +156,9 @@ INLINE Vector<double> exponential(Vector<double> x) {
   return x;
 }
 
-// For x <= 0, within 2 units in the last place.
+// For x <= 0, within 2 units in the last place; 0 where the result is below the normal numbers.
 INLINE Vector<float> exponential(Vector<float> x) {
+  const BitsVector tiny = (BitsVector)(x < -87.0f);
   x = x < -87.0f ? splat(-87.0f) : x;
   // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low bits.
   const Vector<float> shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
@@ -159,7 +167,8 @@ INLINE Vector<float> exponential(Vector<float> x) {
   for (const float coefficient : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
     series = series * rest + coefficient;
   }
-  return series * (Vector<float>)(((BitsVector)shifted << 23) + 0x3f800000u);
+  const Vector<float> power = series * (Vector<float>)(((BitsVector)shifted << 23) + 0x3f800000u);
+  return (Vector<float>)((BitsVector)power & ~tiny);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 """Multi-scale deformable attention for CPU and CUDA: the fused self-attention of ViT-CoMer and the classic operator.
 
 Arithmetic is in float32 whatever the dtype of the values (float64 for float64). A sample outside its level counts as
-zero, so do infinite offsets; a NaN offset or location makes its own query's head NaN and nothing else. Inputs need not
-be contiguous; wrong sizes, dtypes and devices raise a RuntimeError. Gradients cannot be differentiated again. The
-backward pass is deterministic on CPU, and on CUDA under `torch.use_deterministic_algorithms(True)`.
+zero, so do infinite offsets, as long as the values are finite (else zero times infinity may be NaN); a NaN offset or
+location makes its own query's head NaN and nothing else. Inputs need not be contiguous; wrong sizes, dtypes and
+devices raise a RuntimeError. Gradients cannot be differentiated again. The backward pass is deterministic on CPU, and
+on CUDA under `torch.use_deterministic_algorithms(True)`.
 """
 
 from collections.abc import Sequence

@@ -7,11 +7,11 @@ import torch
 from ._ops import add_op_namespace_prefix, ops
 
 
-def check_same_device(value: torch.Tensor, *others: torch.Tensor) -> None:
+def check_same_device(first: torch.Tensor, *others: torch.Tensor) -> None:
     """What the code for a device checks is not checked for meta tensors: a mixture would pass as meta."""
     for other in others:
-        if other.device != value.device:
-            raise RuntimeError(f"comer_msda: inputs must be on one device, got {value.device} and {other.device}")
+        if other.device != first.device:
+            raise RuntimeError(f"comer_msda: inputs must be on one device, got {first.device} and {other.device}")
 
 
 def fused_fake(
@@ -30,6 +30,7 @@ def fused_backward_fake(
     points: int,
     deterministic: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    check_same_device(value, projection, grad_output)
     return value.new_empty(value.shape), projection.new_empty(projection.shape)
 
 
@@ -50,6 +51,7 @@ def classic_backward_fake(
     deterministic: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     inputs = (value, sampling_locations, attention_weights)
+    check_same_device(grad_output, *inputs)
     return tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
 
 

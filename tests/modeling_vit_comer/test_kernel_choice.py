@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from modeling_vit_comer import kernel_choice
@@ -206,15 +207,41 @@ def test_an_exported_graph_needs_no_kernel() -> None:
 @pytest.mark.usefixtures("native_kernel")
 def test_the_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, the same call must come to torch's implementation: neither is ever silently the other."""
-    shape, heads = PyramidShape(2, 2), 2
+    shape, heads, points = PyramidShape(2, 2), 2, 4
     value, offsets, logits = (torch.randn(1, shape.num_tokens, size) for size in (16, 48, 24))
     expected = deformable_attention_torch(value, offsets, logits, shape, heads)
+    projection = torch.cat([offsets, logits], dim=-1)
 
     def unexpected(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("modeling_vit_comer.deformable_attention.deformable_attention_torch", unexpected)
-    torch.testing.assert_close(deformable_attention(value, offsets, logits, shape, heads), expected)
+    torch.testing.assert_close(deformable_attention(value, projection, shape, heads, points), expected)
     use_deformable_attention_kernel("torch")
     with pytest.raises(AssertionError):
-        deformable_attention(value, offsets, logits, shape, heads)
+        deformable_attention(value, projection, shape, heads, points)
+
+
+class Doubled(nn.Linear):
+    """What an adapter does: more than its weight says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("wrap", ["subclass", "hook", "replaced forward"])
+def test_wrapped_projections_are_called(wrap: str) -> None:
+    """LoRA, quantisation, offloading: the weights of such a layer alone would be silently wrong."""
+    layer, (query, _) = build_layer(), layer_inputs()
+    projection = layer.sampling_projection(query)
+    plain, num_offsets = layer.sampling_offsets, layer.sampling_offsets.out_features
+    if wrap == "subclass":
+        layer.sampling_offsets = Doubled(plain.in_features, num_offsets)
+        layer.sampling_offsets.load_state_dict(plain.state_dict())
+    elif wrap == "hook":
+        plain.register_forward_hook(lambda _, __, output: 2 * output)
+    else:
+        plain.forward = lambda x: 2 * nn.functional.linear(x, plain.weight, plain.bias)
+    wrapped = layer.sampling_projection(query)
+    torch.testing.assert_close(wrapped[..., :num_offsets], 2 * projection[..., :num_offsets])
+    torch.testing.assert_close(wrapped[..., num_offsets:], projection[..., num_offsets:])

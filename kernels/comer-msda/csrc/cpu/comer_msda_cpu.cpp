@@ -55,7 +55,8 @@ Tensor forward(const Problem& problem, const Tensor& value, const Sampling& samp
   void* output_data = output.mutable_data_ptr();
   const void* value_data = value.const_data_ptr();
   const Storage storage = storage_of(value);
-  const int64_t tasks = problem.batch * ((problem.queries + kQueriesPerTask - 1) / kQueriesPerTask);
+  const int64_t tasks_per_head = (problem.queries + kQueriesPerTask - 1) / kQueriesPerTask;
+  const int64_t tasks = problem.batch * problem.heads * tasks_per_head;
   torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
     kernels().forward(problem, storage, value_data, sampling, output_data, begin, end);
   });

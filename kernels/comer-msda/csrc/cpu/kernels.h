@@ -28,7 +28,7 @@ constexpr int64_t kQueriesPerTask = 64;
 
 struct CpuKernels {
   const char* instruction_set;
-  // Tasks [begin, end) of the batch * ceil(queries / kQueriesPerTask) there are.
+  // Tasks [begin, end) of the batch * heads * ceil(queries / kQueriesPerTask) there are.
   void (*forward)(const Problem& problem, Storage storage, const void* value, const Sampling& sampling, void* output,
                   int64_t begin, int64_t end);
   // Tasks [begin, end) of the batch * heads there are. A task alone writes its head's part of `grad_value` (in float,

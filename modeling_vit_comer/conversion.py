@@ -1,6 +1,7 @@
 """From the official ViT-CoMer code: its constructor's arguments and its checkpoints."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,9 +10,10 @@ import torch
 
 from .configuration_vit_comer import ViTCoMerConfig
 from .modeling_vit_comer import ViTCoMerBackbone
+from .timm_trunks import fit_relative_table
 
 
-FLAVOURS = ("detection", "segmentation")
+FLAVOURS = ("detection", "segmentation", "co_detr")
 
 COMMON_DEFAULTS: dict[str, Any] = {
     "pretrain_size": 224,
@@ -42,17 +44,30 @@ COMMON_DEFAULTS: dict[str, Any] = {
     "use_CTI_toV": True,
     "use_CTI_toC": True,
 }
-"""Keyword arguments that both official classes take, with their defaults."""
+"""Keyword arguments that the official classes take, with their defaults."""
 
 FLAVOUR_DEFAULTS: dict[str, dict[str, Any]] = {
     "detection": {"cnn_feature_interaction": False, "extra_num": 4, "residual_indices": []},
     "segmentation": {"cnn_feature_interaction": True, "dim_ratio": 6.0},
+    "co_detr": {
+        "cnn_feature_interaction": False,
+        "img_size": 512,
+        "qkv_bias": False,
+        "use_abs_pos_emb": False,
+        "use_rel_pos_bias": True,
+        "use_shared_rel_pos_bias": False,
+        "version": "new",
+    },
 }
 
-IGNORED_ARGUMENTS = {"type", "pretrained", "with_cp", "num_classes"}
+CO_DETR_NAMES = {"use_injector": "use_CTI_toV", "use_extractor": "use_CTI_toC", "use_extra_extractor": "use_extra_CTI"}
+"""Arguments that the Co-DETR branch calls by the names of ViT-Adapter."""
+
+IGNORED_ARGUMENTS = {"type", "pretrained", "with_cp", "use_checkpoint", "num_classes"}
 """Arguments that say nothing of the architecture."""
 
 TIMM_ARCHITECTURES = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large"}
+BEIT_ARCHITECTURES = {1024: "beit_large"}
 
 RENAMES = [
     *((rf"^spm\.stem\.{3 * i}\.", f"spatial_pyramid.stem.{i}.conv.") for i in range(3)),
@@ -62,6 +77,11 @@ RENAMES = [
     *((rf"^spm\.fc{i + 1}\.", f"spatial_pyramid.projections.{i}.") for i in range(4)),
     (r"^level_embed$", "spatial_pyramid.level_embed"),
     (r"^(pos_embed$|patch_embed\.)", r"trunk.embeddings.\1"),
+    (r"\.injector\.", ".cti_tov."),
+    (r"\.extractor\.", ".cti_toc."),
+    (r"\.extra_extractors\.", ".extra_CTIs."),
+    (r"\.multiconv\.", ".mrfp."),
+    (r"^blocks\.(\d+)\.attn\.relative_position_bias_table$", r"trunk.layers.\1.relative_position_bias.table"),
     (r"^blocks\.(\d+)\.gamma([12])$", r"trunk.layers.\1.block.ls\2.gamma"),
     (r"^blocks\.(\d+)\.residual\.", r"trunk.layers.\1.residual."),
     (r"^blocks\.(\d+)\.", r"trunk.layers.\1.block."),
@@ -85,15 +105,20 @@ RENAMES = [
 ]
 """Substitutions that turn an official key into ours, applied one after the other."""
 
-NEVER_READ = re.compile(r"^(cls_token|mask_token)$|^(norm|fc_norm|head)\.")
-"""Weights of the trunk's pre-training that a plain ViT checkpoint may hold and the official code ignores."""
+NEVER_READ = re.compile(
+    r"^(cls_token|mask_token)$|^(norm|fc_norm|head|lm_head|rel_pos_bias)\."
+    r"|^blocks\.\d+\.attn\.relative_position_index$"
+)
+"""Weights of the trunk's pre-training that a plain ViT checkpoint may hold and the official code ignores; the shared
+table that its BEiT builds and does not use; and indices that follow from a window's size."""
 
 
 def config_from_official(flavour: str, **official_kwargs: Any) -> ViTCoMerConfig:
     """The config that computes what the official class computes.
 
     Args:
-        flavour: "detection" or "segmentation": the two copies of the official class are different models.
+        flavour: "detection", "segmentation" or "co_detr", the BEiT of the branch Co-DETR: the three copies of the
+            official class are different models.
         official_kwargs: arguments of the official constructor, as a published config's `backbone=dict(...)` has them.
 
     Raises:
@@ -101,7 +126,7 @@ def config_from_official(flavour: str, **official_kwargs: Any) -> ViTCoMerConfig
     """
     arguments = _official_arguments(flavour, official_kwargs)
     return ViTCoMerConfig(
-        trunk_config=_trunk_config(arguments),
+        trunk_config=_beit_config(arguments) if flavour == "co_detr" else _trunk_config(arguments),
         depths=_depths(arguments["interaction_indexes"], arguments["depth"]),
         use_prefix_tokens=False,
         window_sizes=_window_sizes(arguments),
@@ -120,7 +145,7 @@ def config_from_official(flavour: str, **official_kwargs: Any) -> ViTCoMerConfig
         use_conv_ffn=arguments["with_cffn"],
         conv_ffn_ratio=arguments["cffn_ratio"],
         layer_scale_init_value=arguments["init_values"],
-        vit_feature_fusion=_fusion(flavour, arguments["add_vit_feature"]),
+        vit_feature_fusion=_fusion(flavour, arguments),
         drop_path_rate=arguments["drop_path_rate"],
     )
 
@@ -128,13 +153,20 @@ def config_from_official(flavour: str, **official_kwargs: Any) -> ViTCoMerConfig
 def _official_arguments(flavour: str, official_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if flavour not in FLAVOURS:
         raise ValueError(f"flavour must be one of {FLAVOURS}, got {flavour!r}.")
-    arguments = COMMON_DEFAULTS | FLAVOUR_DEFAULTS[flavour]
-    for name in official_kwargs.keys() - arguments.keys() - IGNORED_ARGUMENTS:
-        close = difflib.get_close_matches(name, arguments, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(arguments))}."
+    defaults = COMMON_DEFAULTS | FLAVOUR_DEFAULTS[flavour]
+    names = CO_DETR_NAMES if flavour == "co_detr" else {}
+    known = {official: defaults[ours] for official, ours in names.items()}
+    known |= {name: value for name, value in defaults.items() if name not in names.values()}
+    for name in official_kwargs.keys() - known.keys() - IGNORED_ARGUMENTS:
+        close = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}."
         raise ValueError(f"The official {flavour} backbone has no argument {name!r}: {hint}")
-    arguments |= {name: value for name, value in official_kwargs.items() if name in arguments}
-    if arguments["pretrain_size"] // 16 != arguments["img_size"] // 16:
+    known |= {name: value for name, value in official_kwargs.items() if name in known}
+    arguments = {names.get(name, name): value for name, value in known.items()}
+    if arguments["patch_size"] != 16:
+        raise ValueError(f"The official code runs with patches of 16 x 16 pixels only, got {arguments['patch_size']}.")
+    has_positions = arguments.get("use_abs_pos_emb", True)
+    if has_positions and arguments["pretrain_size"] // 16 != arguments["img_size"] // 16:
         raise ValueError(
             "pretrain_size and img_size must give the same grid of 16 x 16 patches, got "
             f"{arguments['pretrain_size']} and {arguments['img_size']}."
@@ -158,9 +190,45 @@ def _trunk_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "class_token": False,
         "global_pool": "",
     }
-    if arguments["patch_size"] != 16:
-        model_args["patch_size"] = arguments["patch_size"]
     return {"model_type": "timm_wrapper", "architecture": f"{size}_patch16_224", "model_args": model_args}
+
+
+def _beit_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    size = BEIT_ARCHITECTURES.get(arguments["embed_dim"], "beit_base")
+    model_args = {
+        "img_size": _beit_image_size(arguments),
+        "embed_dim": arguments["embed_dim"],
+        "depth": arguments["depth"],
+        "num_heads": arguments["num_heads"],
+        "mlp_ratio": arguments["mlp_ratio"],
+        "qkv_bias": arguments["qkv_bias"],
+        # timm reads 0 as none; the official code then has scales too, which a checkpoint fills.
+        "init_values": arguments["init_values"] or 1e-6,
+        "pos_drop_rate": arguments["drop_rate"],
+        "proj_drop_rate": arguments["drop_rate"],
+        "attn_drop_rate": arguments["attn_drop_rate"],
+        "use_abs_pos_emb": arguments["use_abs_pos_emb"],
+        # Whatever use_rel_pos_bias says, the official code has a table in every block, and uses no shared one.
+        "use_rel_pos_bias": True,
+        "use_shared_rel_pos_bias": False,
+    }
+    return {"model_type": "timm_wrapper", "architecture": f"{size}_patch16_224", "model_args": model_args}
+
+
+def _beit_image_size(arguments: Mapping[str, Any]) -> int:
+    """Pixels whose grid is the window of the global blocks: their tables are of `window_size`, not of `img_size`."""
+    depth, windowed, sizes = (arguments[name] for name in ("depth", "window_attn", "window_size"))
+    windowed = windowed if isinstance(windowed, list) else [windowed] * depth
+    sizes = sizes if isinstance(sizes, list) else [sizes] * depth
+    sides = {size for is_windowed, size in zip(windowed, sizes, strict=True) if not is_windowed}
+    if arguments["use_abs_pos_emb"]:
+        sides.add(arguments["img_size"] // 16)
+    if len(sides) > 1:
+        raise ValueError(
+            "window_size must be the same for all blocks without window_attn, and with use_abs_pos_emb that of the "
+            f"grid of img_size: the official code runs on no image otherwise, got {sorted(sides)}."
+        )
+    return 16 * sides.pop() if sides else arguments["img_size"]
 
 
 def _depths(interaction_indexes: list[list[int]] | None, depth: int) -> list[int]:
@@ -187,10 +255,13 @@ def _window_sizes(arguments: Mapping[str, Any]) -> list[int] | None:
     return [size if is_windowed else 0 for is_windowed, size in zip(windowed, sizes, strict=True)]
 
 
-def _fusion(flavour: str, add_vit_feature: bool) -> str:
-    if not add_vit_feature:
+def _fusion(flavour: str, arguments: Mapping[str, Any]) -> str:
+    version = arguments.get("version", "new")
+    if version not in ("new", "old"):
+        raise ValueError(f"version must be 'new' or 'old', got {version!r}.")
+    if not arguments["add_vit_feature"]:
         return "none"
-    return "last" if flavour == "detection" else "per_stage"
+    return "per_stage" if flavour == "segmentation" or version == "old" else "last"
 
 
 def split_detector(state_dict: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -220,8 +291,7 @@ def convert_official_state_dict(
         ValueError: weights are missing, unknown, of another shape or not finite; the message lists them.
     """
     backbone, _ = split_detector(state_dict)
-    if "pos_embed" in backbone:
-        backbone["pos_embed"] = backbone["pos_embed"][:, 1:]
+    backbone |= {key: _without_class_token(key, value, config) for key, value in backbone.items()}
     unused = _unused_keys(config)
     converted = {
         official_to_ours(key): value
@@ -230,6 +300,18 @@ def convert_official_state_dict(
     }
     _check_weights(converted, config)
     return converted
+
+
+def _without_class_token(key: str, value: torch.Tensor, config: ViTCoMerConfig) -> torch.Tensor:
+    """Positions without the slot of the class token, and raw tables of BEiT for the window of their block."""
+    height, width = grid = config.trunk_facts.grid_size
+    if key == "pos_embed" and value.shape[1] != height * width:
+        return value[:, 1:]
+    table = re.match(r"blocks\.(\d+)\.attn\.relative_position_bias_table$", key)
+    if table is None or math.isqrt(value.shape[0]) ** 2 == value.shape[0]:
+        return value
+    side = config.window_sizes[int(table[1])] if config.window_sizes else 0
+    return fit_relative_table(value, (side, side) if side else grid, num_prefix_tokens=0)
 
 
 def official_to_ours(key: str) -> str:
@@ -244,11 +326,11 @@ def _unused_keys(config: ViTCoMerConfig) -> re.Pattern[str]:
     last = len(config.depths) - 1
     for stage in range(len(config.depths)):
         if not config.stage_switch("use_cti_to_vit", stage):
-            patterns.append(rf"interactions\.{stage}\.mrfp\.")
+            patterns.append(rf"interactions\.{stage}\.(mrfp|multiconv)\.")
         if not config.stage_switch("use_cnn_feature_interaction", stage):
-            patterns.append(rf"interactions\.{stage}\.cti_toc\.(query|feat)_norm\.")
+            patterns.append(rf"interactions\.{stage}\.(cti_toc|extractor)\.(query|feat)_norm\.")
     if not config.stage_switch("use_cnn_feature_interaction", last):
-        patterns.append(rf"interactions\.{last}\.extra_CTIs\.\d+\.(query|feat)_norm\.")
+        patterns.append(rf"interactions\.{last}\.(extra_CTIs|extra_extractors)\.\d+\.(query|feat)_norm\.")
     return re.compile("|".join(patterns))
 
 

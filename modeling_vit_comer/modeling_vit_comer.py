@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from timm.layers import LayerScale
+from timm.models.beit import Beit
+from timm.models.beit import Block as BeitBlock
+from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
@@ -21,7 +24,8 @@ from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
 from .interaction import CTIToCNN, CTIToViT, InteractionStage, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
-from .trunk import TimmTrunkLayer, TimmVisionTransformerTrunk
+from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
+from .trunk import build_trunk
 
 
 SIZE_MULTIPLE = 32
@@ -51,7 +55,7 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpatialPyramid", "TimmTrunkLayer", "InteractionStage", "CTIToCNN"]
+    _no_split_modules = ["SpatialPyramid", "TimmTrunkLayer", "TimmBeitLayer", "InteractionStage", "CTIToCNN"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
@@ -68,8 +72,7 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
+        rebuild_buffers(module)
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             self._init_layer(module)
         elif isinstance(module, (nn.LayerNorm, VitDetLayerNorm, PyramidBatchNorm)):
@@ -80,8 +83,12 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             init.constant_(module.gamma, self.config.layer_scale_init_value)
         elif isinstance(module, SpatialPyramid):
             init.normal_(module.level_embed)
-        elif isinstance(module, VisionTransformer):
+        elif isinstance(module, (VisionTransformer, Eva, Beit)):
             self._init_trunk_embeddings(module)
+        elif isinstance(module, RelativePositionBias):
+            init.zeros_(module.table)
+        elif isinstance(module, (EvaBlock, BeitBlock)):
+            self._init_layer_scale(module)
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, module.init_values)
         elif isinstance(module, VitDetResBottleneckBlock):
@@ -98,19 +105,25 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
 
     def _init_norm(self, module: nn.LayerNorm | VitDetLayerNorm | PyramidBatchNorm) -> None:
         init.ones_(module.weight)
-        init.zeros_(module.bias)
+        if module.bias is not None:
+            init.zeros_(module.bias)
         if isinstance(module, PyramidBatchNorm):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
 
-    def _init_trunk_embeddings(self, module: VisionTransformer) -> None:
+    def _init_trunk_embeddings(self, module: VisionTransformer | Eva | Beit) -> None:
         init.trunc_normal_(module.patch_embed.proj.weight, std=0.02)
         if module.pos_embed is not None:
             init.trunc_normal_(module.pos_embed, std=0.02)
-        for token in (module.cls_token, module.reg_token):
-            if token is not None:
+        for name in ("cls_token", "dist_token", "reg_token"):
+            if (token := getattr(module, name, None)) is not None:
                 init.normal_(token, std=1e-6)
+
+    def _init_layer_scale(self, module: EvaBlock | BeitBlock) -> None:
+        for gamma in (module.gamma_1, module.gamma_2):
+            if gamma is not None and getattr(module, "init_values", None) is not None:
+                init.constant_(gamma, module.init_values)
 
     def _init_deformable_attention(self, module: MultiScaleDeformableSelfAttention) -> None:
         for projection in (module.sampling_offsets, module.attention_weights):
@@ -132,7 +145,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         super().__init__(config)
         size = config.hidden_size
         self.spatial_pyramid = SpatialPyramid(config.num_channels, config.conv_stem_channels, size)
-        self.trunk = TimmVisionTransformerTrunk(config)
+        self.trunk = build_trunk(config)
         self.stages = nn.ModuleList(InteractionStage(config, index) for index in range(len(config.depths)))
         use_interaction = config.stage_switch("use_cnn_feature_interaction", len(config.depths) - 1)
         self.extra_ctis = nn.ModuleList(
@@ -156,7 +169,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.trunk.embeddings.patch_embed
+        return self.trunk.input_embeddings
 
     def forward_stages(
         self, pixel_values: torch.Tensor, stage_names: list[str]
@@ -167,13 +180,13 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         self.trunk.set_attn_implementation(self.config._attn_implementation)
 
         stem, pyramid = self.spatial_pyramid(pixel_values)
-        tokens, grid = self.trunk.embed(pixel_values)
-        shape = PyramidShape(*grid)
+        tokens, context = self.trunk.embed(pixel_values)
+        shape = PyramidShape(context.height, context.width)
 
         stage_tokens, first_block = [], 0
         for stage, depth in zip(self.stages, self.config.depths):
             tokens, pyramid = stage.to_vit(tokens, pyramid, shape)
-            tokens = self.trunk.run(tokens, grid, first_block, first_block + depth)
+            tokens = self.trunk.run(tokens, context, first_block, first_block + depth)
             pyramid = stage.to_cnn(tokens, pyramid, shape)
             first_block += depth
             stage_tokens.append(shape.patch_tokens(tokens))

@@ -5,7 +5,7 @@ from torch import nn
 
 from modeling_vit_comer.modeling_vit_comer import SIZE_MULTIPLE, crop_to_stride, pad_to_multiple
 from modeling_vit_comer.spatial_pyramid import to_map
-from modeling_vit_comer.trunk import TimmVisionTransformerTrunk
+from modeling_vit_comer.trunk import Trunk
 
 
 NORM_GROUPS = 32
@@ -20,7 +20,7 @@ class SimpleFeaturePyramid(nn.Module):
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, trunk: TimmVisionTransformerTrunk) -> None:
+    def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk = trunk
         size = trunk.hidden_size
@@ -35,10 +35,10 @@ class SimpleFeaturePyramid(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """(batch, channels, H, W) -> the four maps, (batch, hidden_size, ceil(H / stride), ceil(W / stride))."""
-        tokens, grid = self.trunk.embed(pad_to_multiple(pixel_values, SIZE_MULTIPLE))
-        tokens = self.trunk.run(tokens, grid, 0, self.trunk.num_layers)
+        tokens, context = self.trunk.embed(pad_to_multiple(pixel_values, SIZE_MULTIPLE))
+        tokens = self.trunk.run(tokens, context, 0, self.trunk.num_layers)
         # (batch, prefix + height * width, hidden_size) -> (batch, hidden_size, height, width)
-        feature_map = to_map(tokens[:, self.trunk.num_prefix_tokens :], *grid)
+        feature_map = to_map(tokens[:, self.trunk.num_prefix_tokens :], context.height, context.width)
         image_size = pixel_values.shape[-2:]
         return [crop_to_stride(level(feature_map), image_size, s) for level, s in zip(self.levels, self.strides)]
 

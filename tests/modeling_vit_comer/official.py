@@ -18,7 +18,7 @@ from modeling_vit_comer.conversion import config_from_official, convert_official
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SHARED = Path(__file__).parents[3] / "shared"
 
-FLAVOURS = {"comer_det": "detection", "comer_seg": "segmentation"}
+FLAVOURS = {"comer_det": "detection", "comer_seg": "segmentation", "comer_codetr": "co_detr"}
 
 TOLERANCE = 2e-5
 """Of max|difference| / std: ten times what one thread against two makes, a fifth of the smallest mistake tried."""
@@ -42,9 +42,9 @@ def official_weight(key: str, shape: list[int]) -> torch.Tensor:
         return torch.tensor(7)
     if name == "running_var":
         return 0.5 + uniform(key, shape)
-    if name in ("gamma", "gamma1", "gamma2"):
+    if name in ("gamma", "gamma1", "gamma2", "gamma_1", "gamma_2"):
         return 0.5 + 0.25 * noise
-    if name in ("pos_embed", "level_embed"):
+    if name in ("pos_embed", "level_embed", "relative_position_bias_table"):
         return 0.5 * noise
     if key.endswith("sampling_offsets.bias"):
         return 1.5 * noise

@@ -10,6 +10,7 @@ from modeling_vit_comer.conversion import config_from_official, convert_official
 from official import build_backbone, kept_model, official_fill
 
 
+TABLE = "attn.relative_position_bias_table"
 PRESETS = Path(__file__).parents[2] / "configuration" / "backbones"
 
 # Parameters of the official models, counted in the official code without the class slot of `pos_embed`, which it
@@ -63,6 +64,69 @@ def test_window_arguments() -> None:
     assert config_from_official("detection", **kwargs).window_sizes == [7, 0, 14, 0]
 
 
+CO_DETR = {"interaction_indexes": [[0, 1], [2, 3]], "depth": 4, "embed_dim": 64, "num_heads": 4, "deform_num_heads": 4}
+
+
+def test_co_detr_arguments() -> None:
+    """The published large model's windows, and the two versions of the class."""
+    windows = {"window_attn": [True, True, False, False], "window_size": [14, 14, 56, 56]}
+    config = config_from_official("co_detr", **CO_DETR, **windows)
+    assert config.window_sizes == [14, 14, 0, 0]
+    assert config.image_size == [56 * 16, 56 * 16]  # the grid of the tables of the global blocks
+    assert (config.vit_feature_fusion, config.mrfp_ratio, config.use_prefix_tokens) == ("last", 0.5, False)
+    four_stages = CO_DETR | {"interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]]}
+    assert config_from_official("co_detr", **four_stages, version="old").vit_feature_fusion == "per_stage"
+    off = {"use_injector": False, "use_extractor": [True, False], "use_extra_extractor": False}
+    config = config_from_official("co_detr", **CO_DETR, **off)
+    assert (config.use_cti_to_vit, config.use_cti_to_cnn, config.num_extra_cti) == (False, [True, False], 0)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"use_CTI_toV": False}, "has no argument 'use_CTI_toV'"),
+        ({"use_extractr": False}, "did you mean use_extractor"),
+        ({"version": "newer"}, "must be 'new' or 'old', got 'newer'"),
+        ({"window_size": [14, 14, 56, 56]}, r"the same for all blocks without window_attn.*got \[14, 56\]"),
+        ({"use_abs_pos_emb": True, "pretrain_size": 512}, r"got \[14, 32\]"),
+        ({"patch_size": 14}, "16 x 16"),
+    ],
+)
+def test_bad_co_detr_arguments(kwargs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_from_official("co_detr", **CO_DETR | kwargs)
+
+
+def test_raw_beit_tables_in_a_checkpoint() -> None:
+    """BEiT's own tables, of 14 x 14 and with the class token's rows, for windows of 14 and 20 and for the grid."""
+    model = kept_model("beit_codetr_new")
+    windows = {"window_attn": [True, True, False, False], "window_size": [14, 20, 16, 16]}
+    config = config_from_official("co_detr", **model["kwargs"] | windows)
+    weights = official_fill(model["weights"] | {f"blocks.{i}.{TABLE}": [732, 4] for i in range(4)})
+    weights |= {"rel_pos_bias.relative_position_bias_table": torch.zeros(732, 4), "cls_token": torch.zeros(1, 1, 64)}
+    weights["blocks.0.attn.relative_position_index"] = torch.zeros(197, 197)
+    converted = convert_official_state_dict(weights, config)
+    tables = [converted[f"trunk.layers.{i}.relative_position_bias.table"] for i in range(4)]
+    assert [len(table) for table in tables] == [27**2, 39**2, 31**2, 31**2]
+    assert torch.equal(tables[0], weights[f"blocks.0.{TABLE}"][:-3])
+    assert torch.equal(tables[1][39**2 // 2], weights[f"blocks.1.{TABLE}"][27**2 // 2])  # the offset 0
+    with pytest.raises(ValueError, match="has 700 rows"):
+        convert_official_state_dict(weights | {f"blocks.1.{TABLE}": torch.zeros(700, 4)}, config)
+
+
+@pytest.mark.parametrize("has_class_slot", [False, True])
+def test_absolute_positions_of_the_beit(has_class_slot: bool) -> None:
+    """Without the slot of a class token, as that code has them, or with the slot of a raw checkpoint."""
+    model = kept_model("beit_codetr_new")
+    windows = {"window_attn": True, "window_size": 4, "use_abs_pos_emb": True}
+    config = config_from_official("co_detr", **model["kwargs"] | windows)
+    num_positions = 16 + has_class_slot
+    weights = model["weights"] | {f"blocks.{i}.{TABLE}": [49, 4] for i in range(4)}
+    weights = official_fill(weights | {"pos_embed": [1, num_positions, 64]})
+    converted = convert_official_state_dict(weights, config)
+    assert torch.equal(converted["trunk.embeddings.pos_embed"], weights["pos_embed"][:, -16:])
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -80,7 +144,7 @@ def test_bad_arguments(kwargs: dict, message: str) -> None:
 
 
 def test_bad_flavour() -> None:
-    with pytest.raises(ValueError, match="'detection', 'segmentation'"):
+    with pytest.raises(ValueError, match="'detection', 'segmentation', 'co_detr'"):
         config_from_official("detector")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling_vit_comer import ViTCoMerBackbone
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel
 from modeling_vit_comer.conversion import config_from_official, official_to_ours
 from official import (
     FIXTURES,
@@ -33,10 +33,11 @@ GOLDENS = [
     "vit_det_pretrain96",
     "vit_seg_default",
     "vit_seg_cfi_false_dimratio1",
+    "beit_codetr_new",
 ]
 
 
-@pytest.mark.parametrize("name", ["vit_det_noextra", "vit_seg_default"])
+@pytest.mark.parametrize("name", ["vit_det_noextra", "vit_seg_default", "beit_codetr_new"])
 def test_kept_outputs(name: str) -> None:
     model = kept_model(name)
     backbone = build_backbone(model["flavour"], model["kwargs"], official_fill(model["weights"]))
@@ -55,6 +56,16 @@ def test_golden_outputs(name: str) -> None:
         feature_maps = backbone(tensors["input.pixel_values"]).feature_maps
     for index, feature_map in enumerate(feature_maps):
         assert relative_error(feature_map, tensors[f"output.{index}"]) < TOLERANCE, f"map {index}"
+
+
+def test_golden_trunk_of_the_beit() -> None:
+    """The official BEiT returns the trunk's last tokens before the four maps."""
+    backbone, tensors = load_golden("beit_codetr_new")
+    model = ViTCoMerModel(backbone.config).eval()
+    model.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        tokens = model(tensors["input.pixel_values"]).last_hidden_state
+    assert relative_error(tokens.transpose(1, 2).view_as(tensors["output.x"]), tensors["output.x"]) < TOLERANCE
 
 
 def test_golden_gradients() -> None:

@@ -171,15 +171,7 @@ CONFIGS = {
     "fusion": ({"vit_feature_fusion": "first"}, "'first'", "of ('last', 'per_stage', 'none')"),
     "per stage": ({"vit_feature_fusion": "per_stage", "depths": [1, 1]}, "depths [1, 1]", "needs four stages"),
     "switches": ({"use_cti_to_vit": [True, False]}, "use_cti_to_vit", "a bool or one for each of 4 stages"),
-    "patch size": ({"trunk_config": tiny_trunk(patch_size=32)}, "got 32", "must have patches of 16 x 16"),
     "CNN": ({"trunk_config": timm_trunk("resnet18")}, "'resnet18' is a ResNet", "for example 'vit_base_patch16_224'"),
-    "another ViT": ({"trunk_config": timm_trunk("beit_base_patch16_224")}, "is a Beit", "family: VisionTransformer"),
-    "rotary ViT": ({"trunk_config": timm_trunk("vit_base_patch16_rope_224")}, "is a Eva", "family: VisionTransformer"),
-    "two class tokens": (
-        {"trunk_config": timm_trunk("deit_tiny_distilled_patch16_224")},
-        "is a VisionTransformerDistilled",
-        "family: VisionTransformer",
-    ),
     "not timm": ({"trunk_config": {"model_type": "resnet"}}, "model_type 'resnet'", "supported: 'timm_wrapper'"),
 }
 

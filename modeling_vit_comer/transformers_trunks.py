@@ -1,0 +1,253 @@
+"""Trunks of transformers: `vit`, `deit`, `beit`, `dinov2`, `dinov2_with_registers` and `dinov3_vit`."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import nn
+from transformers import (
+    BeitModel,
+    DeiTModel,
+    Dinov2Model,
+    Dinov2WithRegistersModel,
+    DINOv3ViTModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ViTModel,
+)
+from transformers.models.beit.modeling_beit import BeitRelativePositionBias
+
+from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
+from .spatial_pyramid import to_tokens
+from .timm_trunks import (
+    PositionedGrid,
+    TokenGrid,
+    relative_position_bias,
+    resample_patch_kernel,
+    resize_positions,
+)
+
+
+class TransformersTrunk(nn.Module):
+    """A ViT of transformers as a trunk: `model` is the library's, without its final norm and pooler.
+
+    Its patch size is 16 and its table of positions has the pretrained grid, whatever the patch size of `trunk_config`.
+    """
+
+    model_class: type[PreTrainedModel]
+    model_arguments: dict[str, Any] = {}
+    layers_name: str
+    prefix_names: tuple[str, ...] = ("cls_token",)
+    """Prefix tokens in their order; those of `positioned` have a position embedding."""
+    positioned: tuple[str, ...] = ("cls_token",)
+    unused = ("layernorm.", "norm.", "pooler.", "embeddings.mask_token")
+
+    def __init__(self, config: ViTCoMerConfig) -> None:
+        super().__init__()
+        trunk_config = config_of_trunk(config)
+        self.model = self.model_class(trunk_config, **self.model_arguments)
+        for name in ("layernorm", "norm"):
+            if hasattr(self.model, name):
+                setattr(self.model, name, nn.Identity())
+        hide_mask_token(self.model.embeddings)
+        self.grid_size = tuple(config.trunk_facts.grid_size)
+        self.antialias = config.position_embedding_antialias
+        self.hidden_size, self.num_layers = config.hidden_size, len(self.layers)
+        self.patch_size = PATCH_SIZE
+        self.num_prefix_tokens = config.trunk_facts.num_prefix_tokens if config.use_prefix_tokens else 0
+        for index, layer in enumerate(self.layers):
+            set_drop_path(layer, config.drop_path_rate * index / max(self.num_layers - 1, 1))
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.model.get_submodule(self.layers_name)
+
+    @property
+    def input_embeddings(self) -> nn.Module:
+        return self.model.embeddings.patch_embeddings
+
+    @property
+    def patch_convolution(self) -> nn.Conv2d:
+        return getattr(self.input_embeddings, "projection", self.input_embeddings)
+
+    def set_attn_implementation(self, attn_implementation: str | None) -> None:
+        """The attention function that all layers look up in their config: "sdpa" or "eager"."""
+        if self.model.config._attn_implementation != (attn_implementation or "sdpa"):
+            self.model.config._attn_implementation = attn_implementation or "sdpa"
+
+    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenGrid | PositionedGrid]:
+        """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
+        patches = self.patch_convolution(pixel_values)
+        grid = TokenGrid(*patches.shape[-2:])
+        # Channels first, as the convolution leaves them, would be the layout of all the blocks' sums.
+        tokens = to_tokens(patches).contiguous()
+        prefix_positions, patch_positions = self.positions(grid)
+        if patch_positions is not None:
+            tokens = tokens + patch_positions
+        if self.num_prefix_tokens:
+            prefix = self.prefix_tokens(prefix_positions).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([prefix, tokens], dim=1)
+        dropout = getattr(self.model.embeddings, "dropout", None)
+        return (tokens if dropout is None else dropout(tokens)), self.context(grid, pixel_values)
+
+    def prefix_tokens(self, positions: torch.Tensor | None) -> torch.Tensor:
+        """Class, distillation and register tokens with their positions: (1, prefix, hidden_size)."""
+        tokens = torch.cat([getattr(self.model.embeddings, name) for name in self.prefix_names], dim=1)
+        if positions is None:
+            return tokens
+        with_position, without = tokens.tensor_split([positions.shape[1]], dim=1)
+        return torch.cat([with_position + positions, without], dim=1)
+
+    def positions(self, grid: TokenGrid) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Position embeddings of the prefix tokens and, resized to `grid`, of the patch tokens."""
+        table = getattr(self.model.embeddings, "position_embeddings", None)
+        if table is None:
+            return None, None
+        prefix, patches = table.tensor_split([len(self.positioned)], dim=1)
+        return prefix, resize_positions(patches, self.grid_size, grid, self.antialias)
+
+    def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> TokenGrid | PositionedGrid:
+        """What the blocks need to know of an image, computed once for all of them."""
+        return grid
+
+    def run_layer(self, layer: nn.Module, tokens: torch.Tensor, context: TokenGrid | PositionedGrid) -> torch.Tensor:
+        return layer(tokens)
+
+    def run(self, tokens: torch.Tensor, context: TokenGrid | PositionedGrid, start: int, stop: int) -> torch.Tensor:
+        """Blocks `start` to `stop - 1`: (batch, prefix + height * width, hidden_size) -> the same shape."""
+        layers = self.layers
+        for index in range(start, stop):
+            tokens = self.run_layer(layers[index], tokens, context)
+        return tokens
+
+    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
+        """Load weights under the names of the library's model, alone or with a head on it, which is left out.
+
+        Args:
+            patch_resample: how a patch kernel of another size becomes 16 x 16, "pi" or "bilinear".
+
+        Raises:
+            RuntimeError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
+        """
+        prefix = f"{self.model.base_model_prefix}."
+        if any(key.startswith(f"{prefix}embeddings.") for key in state_dict):
+            state_dict = {key.removeprefix(prefix): state_dict[key] for key in state_dict if key.startswith(prefix)}
+        weights = {key: value for key, value in state_dict.items() if not key.startswith(self.unused)}
+        kernels = ("embeddings.patch_embeddings.weight", "embeddings.patch_embeddings.projection.weight")
+        for key in weights.keys() & set(kernels):
+            weights[key] = resample_patch_kernel(weights[key], patch_resample)
+        self.model.load_state_dict(weights, strict=True)
+
+
+class ViTTrunk(TransformersTrunk):
+    model_class, layers_name = ViTModel, "layers"
+    model_arguments = {"add_pooling_layer": False}
+
+
+class DeiTTrunk(TransformersTrunk):
+    """The distillation token is a prefix token."""
+
+    model_class, layers_name = DeiTModel, "layers"
+    model_arguments = {"add_pooling_layer": False}
+    prefix_names = positioned = ("cls_token", "distillation_token")
+
+
+class Dinov2Trunk(TransformersTrunk):
+    model_class, layers_name = Dinov2Model, "encoder.layer"
+
+
+class Dinov2WithRegistersTrunk(TransformersTrunk):
+    model_class, layers_name = Dinov2WithRegistersModel, "encoder.layer"
+    prefix_names = ("cls_token", "register_tokens")
+
+
+class DINOv3ViTTrunk(TransformersTrunk):
+    """Its rotary position embedding is computed for the grid of the image; prefix tokens are not rotated."""
+
+    model_class, layers_name = DINOv3ViTModel, "model.layer"
+    prefix_names = ("cls_token", "register_tokens")
+
+    def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
+        return PositionedGrid(*grid, self.model.rope_embeddings(pixel_values))
+
+    def run_layer(self, layer: nn.Module, tokens: torch.Tensor, context: PositionedGrid) -> torch.Tensor:
+        return layer(tokens, position_embeddings=context.positions)
+
+
+class BeitTrunk(TransformersTrunk):
+    """Relative position tables are resized for the grid of the image as BEiT's own code does, geometrically."""
+
+    model_class, layers_name = BeitModel, "layers"
+    model_arguments = {"add_pooling_layer": False}
+
+    def __init__(self, config: ViTCoMerConfig) -> None:
+        super().__init__(config)
+        tables = [(layer, "relative_position_bias") for layer in self.layers]
+        for parent, name in [*tables, (self.model, "shared_position_bias")]:
+            if getattr(parent, name) is not None:
+                setattr(parent, name, BeitGeometricBias(self.model.config, self.num_prefix_tokens))
+
+    def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
+        shared = self.model.shared_position_bias
+        return PositionedGrid(*grid, shared(tuple(grid)) if shared is not None else None)
+
+    def run_layer(self, layer: nn.Module, tokens: torch.Tensor, context: PositionedGrid) -> torch.Tensor:
+        resolution = (context.height * PATCH_SIZE, context.width * PATCH_SIZE)
+        return layer(tokens, context.positions, resolution=resolution)
+
+
+class BeitGeometricBias(BeitRelativePositionBias):
+    """transformers' table, with another way to resize it and with or without the rows of the class token."""
+
+    def __init__(self, config: PreTrainedConfig, num_prefix_tokens: int) -> None:
+        super().__init__(config)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def forward(self, window_size: tuple[int, int], *_: Any, **__: Any) -> torch.Tensor:
+        """(1, heads, tokens, tokens) for the tokens of a window of that height and width."""
+        table = self.relative_position_bias_table
+        return relative_position_bias(table, self.window_size, window_size, self.num_prefix_tokens)
+
+
+def config_of_trunk(config: ViTCoMerConfig) -> PreTrainedConfig:
+    """`trunk_config` with patches of 16 x 16 and the image size that has the pretrained grid of them."""
+    trunk_config = deepcopy(config.trunk_config)
+    trunk_config.num_channels = config.num_channels
+    trunk_config.patch_size = PATCH_SIZE
+    height, width = config.image_size
+    trunk_config.image_size = height if height == width else [height, width]
+    for name, value in (("drop_path_rate", 0.0), ("use_mask_token", False)):
+        if hasattr(trunk_config, name):
+            setattr(trunk_config, name, value)
+    return trunk_config
+
+
+def hide_mask_token(embeddings: nn.Module) -> None:
+    """The mask token of pre-training is no weight of a trunk: a parameter without gradient would stop DDP."""
+    if getattr(embeddings, "mask_token", None) is not None:
+        mask_token = embeddings.mask_token.detach()
+        del embeddings.mask_token
+        # Still there, because the library's own initialisation fills it.
+        embeddings.register_buffer("mask_token", mask_token, persistent=False)
+
+
+def set_drop_path(layer: nn.Module, rate: float) -> None:
+    """Stochastic depth of both branches of a layer, in place of the library's or where it has none."""
+    if hasattr(layer, "drop_path"):
+        layer.drop_path = DropPath(rate)
+    else:
+        # ViT's and DeiT's layers have a dropout at the very end of both branches.
+        layer.dropout = nn.Sequential(layer.dropout, DropPath(rate))
+
+
+TRANSFORMERS_TRUNKS = {
+    "vit": ViTTrunk,
+    "deit": DeiTTrunk,
+    "beit": BeitTrunk,
+    "dinov2": Dinov2Trunk,
+    "dinov2_with_registers": Dinov2WithRegistersTrunk,
+    "dinov3_vit": DINOv3ViTTrunk,
+}
+"""Trunk of each `model_type`."""

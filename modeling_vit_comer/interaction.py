@@ -42,7 +42,15 @@ class ResidualConvFFN(nn.Module):
         self.drop_path = DropPath(config.drop_path_rate)
 
     def forward(self, pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
-        return pyramid + self.drop_path(self.ffn(self.norm(pyramid), shape))
+        return add_residual(self.drop_path(self.ffn(self.norm(pyramid), shape)), pyramid)
+
+
+def add_residual(update: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+    """`stream + update` in the memory of `update`, the output of a linear layer or convolution that nobody else needs.
+
+    These sums are of the largest tensors there are. Under autocast the stream is wider than the update, and so the sum.
+    """
+    return update.add_(stream) if update.dtype == stream.dtype else stream + update
 
 
 class NormedDeformableAttention(nn.Module):
@@ -120,7 +128,7 @@ class PyramidInteraction(nn.Module):
 
     def forward(self, pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
         query = self.query_norm(pyramid)
-        pyramid = query + self.attention(query, self.value_norm(pyramid), shape)
+        pyramid = add_residual(self.attention(query, self.value_norm(pyramid), shape), query)
         return pyramid if self.conv_ffn is None else self.conv_ffn(pyramid, shape)
 
 

@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
-from .interaction import CTIToCNN, CTIToViT, InteractionStage, resize
+from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
 from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
 from .trunk import build_trunk
@@ -207,7 +207,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w)."""
         levels = dict(zip(ALL_STAGES[1:], shape.to_maps(pyramid)))
         if "stage1" in stage_names:
-            levels["stage1"] = self.upsample(levels["stage2"]) + stem
+            levels["stage1"] = add_residual(self.upsample(levels["stage2"]), stem)
         feature_maps = {"stem": stem}
         for index, name in enumerate(ALL_STAGES):
             if name in stage_names:

@@ -46,9 +46,9 @@ class ResidualConvFFN(nn.Module):
 
 
 def add_residual(update: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
-    """`stream + update` in the memory of `update`, the output of a linear layer or convolution that nobody else needs.
+    """`stream + update`, in the memory of `update`: the output of a linear layer or convolution, needed nowhere else.
 
-    These sums are of the largest tensors there are. Under autocast the stream is wider than the update, and so the sum.
+    These tensors are the largest there are. Under autocast the stream is wider than the update, and so is the sum.
     """
     return update.add_(stream) if update.dtype == stream.dtype else stream + update
 

@@ -3,10 +3,10 @@
 An invalid call has to raise, a valid one to return tensors of the right size and dtype, the same bits twice and, for
 ordinary numbers, what `reference.py` says in float64. Memory errors show in a sanitized build:
 
-    python scripts/build_kernel.py --sanitize --output /tmp/sanitized
+    python scripts/build_kernel.py --sanitize --output outputs/sanitized
     export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
     export ASAN_OPTIONS=detect_leaks=0
-    python kernels/comer-msda/tests/fuzz_cpu.py --kernel /tmp/sanitized --seconds 600
+    python kernels/comer-msda/tests/fuzz_cpu.py --kernel outputs/sanitized --seconds 600
 
 (libstdc++ because the sanitizer must find, at the start, how C++ throws.) ATEN_CPU_CAPABILITY=default, avx2 or avx512
 chooses the instruction set. A failure or crash is told with the options that repeat it.

@@ -4,6 +4,13 @@ import torch
 from torch.nn import functional as F
 
 
+IMAGES = [(512, 512), (896, 896), (800, 1280)]
+SIZES = {"T": (6, 32), "S": (6, 64), "B": (12, 32), "L": (16, 32)}
+"""Heads and channels of a head in the paper's sizes."""
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""Relative error at these sizes, against float64."""
+
+
 def pyramid(height: int, width: int) -> list[int]:
     """Flat level sizes at strides 8, 16 and 32 of an image, as ViT-CoMer has them."""
     return [size // stride for stride in (8, 16, 32) for size in (height, width)]

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from reference import (
+    IMAGES,
+    SIZES,
+    TOLERANCES,
     classic_reference,
     fused_reference,
     num_tokens,
@@ -21,10 +24,6 @@ from reference import (
 
 pytestmark = pytest.mark.gpu
 
-IMAGES = [(512, 512), (896, 896), (800, 1280)]
-# Heads and channels of a head in the paper's sizes.
-SIZES = {"T": (6, 32), "S": (6, 64), "B": (12, 32), "L": (16, 32)}
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 POINTS = 4
 
 

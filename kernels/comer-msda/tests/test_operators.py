@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from reference import (
+    IMAGES,
+    SIZES,
+    TOLERANCES,
     classic_reference,
     fused_reference,
     num_tokens,
@@ -19,10 +22,6 @@ from reference import (
 
 
 LEVELS = [8, 12, 4, 6, 2, 3]
-IMAGES = [(512, 512), (896, 896), (800, 1280)]
-# Heads and channels of a head in the paper's sizes.
-SIZES = {"T": (6, 32), "S": (6, 64), "B": (12, 32), "L": (16, 32)}
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,7 +16,7 @@ from transformers.models.vitdet.modeling_vitdet import VitDetResBottleneckBlock
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig, ViTCoMerModel
 from modeling_vit_comer.deformable_attention import MultiScaleDeformableSelfAttention
-from modeling_vit_comer.interaction import CTIToCNN, CTIToViT
+from modeling_vit_comer.interaction import CTIToCNN, CTIToViT, add_residual
 from modeling_vit_comer.spatial_pyramid import PyramidBatchNorm, SpatialPyramid
 from modeling_vit_comer.trunk import TimmTrunkLayer
 from tiny import TRUNK_ARGS, tiny_config, tiny_trunk, wake_up
@@ -239,6 +239,14 @@ def count_calls(model: ViTCoMerModel) -> dict[type, int]:
         if type(layer) in inside:
             layer.get_submodule(inside[type(layer)]).register_forward_pre_hook(partial(count, type(layer)))
     return calls
+
+
+def test_residual_sums_keep_the_wider_dtype() -> None:
+    """Under autocast the update is bfloat16 and the stream float32: in place, the stream would lose its bits."""
+    stream, update = torch.full((4,), 1 + 2**-12), torch.ones(4)
+    assert torch.equal(add_residual(update.bfloat16(), stream), stream + 1)
+    assert add_residual(update, stream) is update
+    assert torch.equal(update, stream + 1)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

@@ -1,4 +1,7 @@
-"""Mean intersection over union from a confusion matrix that adds up over images and processes."""
+"""Scores of semantic maps from a confusion matrix that adds up over images and processes.
+
+Imports nothing of this project: `scripts/metrics/semantic_iou` links to this file, and `evaluate` copies it elsewhere.
+"""
 
 import torch
 
@@ -40,13 +43,22 @@ def mean_iou(confusion: torch.Tensor) -> float:
     return class_iou(confusion).nanmean().item()
 
 
+def class_accuracy(confusion: torch.Tensor) -> torch.Tensor:
+    """Share of each class's pixels that are found, (num_labels,) float64; NaN for a class that is not present."""
+    return confusion.diagonal().double() / confusion.sum(1)
+
+
+def mean_class_accuracy(confusion: torch.Tensor) -> float:
+    """Mean of `class_accuracy` over the classes that are present."""
+    return class_accuracy(confusion).nanmean().item()
+
+
 def pixel_accuracy(confusion: torch.Tensor) -> float:
-    """Share of the labelled pixels whose class is right."""
+    """Share of the labelled pixels whose class is right; NaN when no pixel is labelled."""
     return (confusion.diagonal().sum() / confusion.sum()).item()
 
 
 def constant_mean_iou(confusion: torch.Tensor) -> float:
     """Chance level: the mean IoU of answering the most frequent class everywhere on the same images."""
     pixels = confusion.sum(1)
-    present = int((pixels > 0).sum())
-    return (pixels.max() / pixels.sum()).item() / present
+    return (pixels.max() / pixels.sum() / (pixels > 0).sum()).item()

@@ -1,0 +1,101 @@
+"""Pages of pictures: legends, and rows of image | truth | prediction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..data import IGNORE_INDEX
+from .annotations import Arrays, resize, to_arrays
+from .colors import Color, class_color, object_color
+from .pictures import Style, colorize, draw_arrays, enlarge
+
+
+LARGEST_CELL = 800
+"""Pictures with a longer side are made smaller for a page of several of them."""
+
+TITLES = ("image", "truth", "prediction")
+
+Annotation = Mapping[str, Any]
+
+
+def with_legend(picture: Image.Image, annotations: Sequence[Annotation], labels: Sequence[str]) -> Image.Image:
+    """`picture` above colour and name of the classes in the predictions or targets that it shows."""
+    shown = [to_arrays(annotation) for annotation in annotations]
+    return _above_legend(picture, shown, labels, Style.for_size(picture.size))
+
+
+def comparison(rows: Sequence[tuple[Image.Image, Annotation, Annotation]], labels: Sequence[str]) -> Image.Image:
+    """One row for each (image, truth, prediction), with titles and a legend."""
+    cells, shown = [], []
+    for image, *annotations in rows:
+        pairs = [_fit(image.convert("RGB"), to_arrays(annotation)) for annotation in annotations]
+        cells.append([pairs[0][0], *(_cell(*pair, labels) for pair in pairs)])
+        shown += [arrays for _, arrays in pairs]
+    style = Style.for_size(cells[0][0].size)
+    return _above_legend(_grid(cells, style), shown, labels, style)
+
+
+def _fit(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:
+    """Small pictures enlarged, large ones made smaller."""
+    factor = LARGEST_CELL / max(image.size)
+    return resize(image, arrays, factor) if factor < 1 else enlarge(image, arrays)
+
+
+def _cell(image: Image.Image, arrays: Arrays, labels: Sequence[str]) -> Image.Image:
+    """Semantic maps in pure colours: the image stands beside them."""
+    return colorize(arrays["semantic_map"]) if "semantic_map" in arrays else draw_arrays(image, arrays, labels)
+
+
+def _grid(cells: Sequence[Sequence[Image.Image]], style: Style) -> Image.Image:
+    """Rows of equally wide columns below their titles."""
+    width = max(cell.width for row in cells for cell in row)
+    gap, line = 3 * style.line, 2 * style.text
+    height = line + sum(row[0].height + gap for row in cells)
+    page = Image.new("RGB", (len(TITLES) * (width + gap) - gap, height), "white")
+    pen = ImageDraw.Draw(page)
+    for column, title in enumerate(TITLES):
+        pen.text((column * (width + gap) + gap, line // 5), title, fill="black", font=style.font)
+    top = line
+    for row in cells:
+        for column, cell in enumerate(row):
+            page.paste(cell, (column * (width + gap), top))
+        top += row[0].height + gap
+    return page
+
+
+def _above_legend(picture: Image.Image, shown: Sequence[Arrays], labels: Sequence[str], style: Style) -> Image.Image:
+    panel = _legend(_entries(shown, labels), picture.width, style)
+    page = Image.new("RGB", (picture.width, picture.height + panel.height), "white")
+    page.paste(picture, (0, 0))
+    page.paste(panel, (0, picture.height))
+    return page
+
+
+def _entries(shown: Sequence[Arrays], labels: Sequence[str]) -> list[tuple[str, Color]]:
+    """Name and colour of the classes present, in the order of their ids."""
+    maps = [arrays["semantic_map"].ravel() for arrays in shown if "semantic_map" in arrays]
+    areas = {int(label) for class_map in maps for label in np.bincount(class_map).nonzero()[0]}
+    objects = {int(label) for arrays in shown for label in arrays.get("labels", ())}
+    entries = [(labels[label], class_color(label)) for label in sorted(areas - {IGNORE_INDEX})]
+    return entries + [(labels[label], object_color(label)) for label in sorted(objects)]
+
+
+def _legend(entries: Sequence[tuple[str, Color]], width: int, style: Style) -> Image.Image:
+    """Colours and names, wrapped to `width` pixels."""
+    line, gap = round(1.6 * style.text), style.text // 2
+    places, x, y = [], gap, 0
+    for name, color in entries:
+        needed = round(line + style.font.getlength(name) + 2 * gap)
+        if x > gap and x + needed > width:
+            x, y = gap, y + line
+        places.append((name, color, x, y))
+        x += needed
+    panel = Image.new("RGB", (width, y + line), "white")
+    pen = ImageDraw.Draw(panel)
+    for name, color, left, top in places:
+        inset = (line - style.text) // 2
+        pen.rectangle((left, top + inset, left + style.text, top + inset + style.text), fill=color, outline="black")
+        pen.text((left + line, top + inset // 2), name, fill="black", font=style.font)
+    return panel

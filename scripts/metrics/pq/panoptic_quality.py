@@ -1,0 +1,1 @@
+../../dense_prediction/metrics/panoptic_quality.py

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -11,8 +10,11 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
 
+from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .errors import UserError
-from .heads import HEADS, head_of, semantic_map
+from .heads import HEADS, Batch, Head, Prediction, PredictionOptions, head_of, task_of
+from .heads.processors import PADDING
+from .loading import collate
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -33,11 +35,22 @@ def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Bas
 
 
 @torch.inference_mode()
-def predict_map(model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
-    """Class ids (H, W) of an RGB image, at its own size."""
-    pixel_values = processor(images=image, return_tensors="pt")["pixel_values"].to(model.device)
-    scores = head_of(model).scores(model(pixel_values=pixel_values))
-    return semantic_map(scores, (image.height, image.width))[0].cpu().numpy()
+def predict_image(
+    model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, options: PredictionOptions
+) -> Prediction:
+    """What the model was trained to see, in an RGB image, at the image's own size."""
+    head = head_of(model)
+    batch = prepare_image(head, processor, image, model.device)
+    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, task_of(model), options)
+    return prediction
+
+
+def prepare_image(head: Head, processor: BaseImageProcessor, image: Image.Image, device: torch.device) -> Batch:
+    """A batch of one image as the processor prepares it, padded as the evaluation pads it."""
+    pixel_values = processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    divisor = getattr(processor, PADDING, head.size_divisor)
+    batch = collate([{"pixel_values": pixel_values, "original_size": (image.height, image.width)}], divisor)
+    return batch | {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
 
 
 def _model_class(folder: Path, architectures: list[str]) -> type[PreTrainedModel]:

@@ -237,11 +237,11 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
-        for name in DERIVED_FIELDS:
-            kwargs.pop(name, None)
+        derived = {name: kwargs.pop(name) for name in DERIVED_FIELDS if name in kwargs}
         self._refuse_unknown_fields(kwargs)
         super().__post_init__(**kwargs)
         self._read_trunk()
+        self._refuse_other_sizes(derived)
         self._resolve_defaults()
         self._validate_stages()
         self._validate_sizes()
@@ -255,6 +255,13 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
                 close = difflib.get_close_matches(name, [field.name for field in dataclasses.fields(self)], n=2)
                 hint = f"did you mean {' or '.join(close)}?" if close else "see the docstring of ViTCoMerConfig."
                 raise ValueError(f"ViTCoMerConfig has no field {name!r}: {hint}")
+
+    def _refuse_other_sizes(self, derived: dict[str, Any]) -> None:
+        if self.transformers_version is not None:
+            return  # read from a saved file, perhaps with another trunk_config
+        for name, value in derived.items():
+            if value != getattr(self, name):
+                raise ValueError(f"{name} {value} is not that of the trunk, {getattr(self, name)}: leave it out.")
 
     def _read_trunk(self) -> None:
         facts = self.trunk_facts

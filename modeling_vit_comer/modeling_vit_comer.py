@@ -1,6 +1,10 @@
 """ViT-CoMer: Vision Transformer with convolutional multi-scale feature interaction (CVPR 2024, arXiv 2403.07392)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from timm.layers import LayerScale
@@ -12,11 +16,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.vitdet.modeling_vitdet import VitDetLayerNorm, VitDetResBottleneckBlock
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -26,6 +31,7 @@ from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, res
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
 from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
 from .trunk import build_trunk
+from .trunk_sources import find_trunk, read_pretrained
 
 
 SIZE_MULTIPLE = 32
@@ -63,6 +69,58 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
     }
     _input_embed_layer = "patch_embed"
+
+    @classmethod
+    def from_trunk(
+        cls,
+        trunk: str | Path | dict[str, Any] | PreTrainedConfig | nn.Module,
+        *,
+        pretrained: bool = True,
+        patch_resample: str = "pi",
+        **config_fields: Any,
+    ) -> Self:
+        """ViT-CoMer on a plain ViT: the trunk with its pretrained weights, all else with random ones, in eval mode.
+
+        What of the config is not given follows the trunk: the sizes of the paper's table for T, S, B and L.
+
+        Args:
+            trunk:
+                - a name of timm, `"timm/vit_small_patch14_dinov2.lvd142m"`, with or without `timm/`;
+                - a model of timm's or of transformers' format: its name on the Hub, or its folder;
+                - a safetensors file of either library's names, or a folder with one and no config.json, together with
+                  the `trunk_config` that says what it is;
+                - a model already built by either library, whose weights are copied;
+                - a config of transformers, or a `trunk_config` as a dictionary: these bring no weights.
+            pretrained: `False` for random weights, for which nothing but a config is downloaded.
+            patch_resample: how a patch kernel of another size becomes 16 x 16, `"pi"` (FlexiViT, arXiv 2212.08013)
+                or `"bilinear"`, as the official DINOv2 checkpoints of ViT-CoMer were made.
+            config_fields: of [`ViTCoMerConfig`], for example `freeze_trunk=True` or `drop_path_rate=0.3`.
+
+        Raises:
+            OSError: the name is unknown on the Hub, or offline and not in the cache.
+            ValueError: the trunk is not supported, its weights do not fit, or a field of the config is wrong.
+
+        Example:
+
+        ```python
+        >>> from modeling_vit_comer import ViTCoMerBackbone
+
+        >>> backbone = ViTCoMerBackbone.from_trunk("timm/vit_small_patch16_224", pretrained=False)
+        ```
+        """
+        source = find_trunk(trunk, config_fields.pop("trunk_config", None))
+        config_fields = {"num_channels": source.num_channels} | config_fields
+        config = cls.config_class(trunk_config=source.trunk_config, **config_fields)
+        if not (pretrained and source.has_weights):
+            return cls(config).eval()
+        with torch.device("meta"):
+            shapes = build_trunk(config)
+        weights = shapes.convert_pretrained(read_pretrained(source, config), patch_resample)
+        weights = {f"trunk.{key}": value for key, value in weights.items()}
+        dtype = config.dtype or torch.get_default_dtype()
+        with no_report_of_random_weights():
+            # Takes the tensors as they are, so that a pretrained weight is never in memory twice.
+            return cls.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For custom code transformers leaves out modules without weights of their own, such as the deformable
@@ -135,6 +193,17 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             init.zeros_(projection.bias)
 
 
+@contextmanager
+def no_report_of_random_weights() -> Iterator[None]:
+    """`from_pretrained` would warn of each weight that is not the trunk's, which nobody has asked it to load."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 class ViTCoMerModel(ViTCoMerPreTrainedModel):
     """The two branches, their interactions, and the four maps they end in (paper, Figure 3).
 
@@ -146,6 +215,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         size = config.hidden_size
         self.spatial_pyramid = SpatialPyramid(config.num_channels, config.conv_stem_channels, size)
         self.trunk = build_trunk(config)
+        self._trunk_weights = frozenset(name for name, _ in self.trunk.named_parameters())
         self.stages = nn.ModuleList(InteractionStage(config, index) for index in range(len(config.depths)))
         use_interaction = config.stage_switch("use_cnn_feature_interaction", len(config.depths) - 1)
         self.extra_ctis = nn.ModuleList(
@@ -165,7 +235,9 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         super().train(mode)
         if self.config.freeze_trunk:
             # Here, because `from_pretrained` makes new parameters after the constructor, and then calls `eval`.
-            self.trunk.requires_grad_(False).eval()
+            for name, parameter in self.trunk.eval().named_parameters():
+                if name in self._trunk_weights:  # and not an adapter's, which peft has put beside them
+                    parameter.requires_grad_(False)
         return self
 
     def get_input_embeddings(self) -> nn.Module:

@@ -1,6 +1,6 @@
 """Trunks of timm: `VisionTransformer`, `Eva` and `Beit`; and what they share with the other libraries' trunks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -29,6 +29,9 @@ PATCH_RESAMPLINGS = ("pi", "bilinear")
 
 CLASS_ROWS = 3
 """Last rows of a BEiT's relative position table: from the class token, to it, and from it to itself."""
+
+SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
+"""timm's and BEiT's name of a table that all blocks share."""
 
 
 class TokenGrid(NamedTuple):
@@ -73,6 +76,33 @@ def resample_patch_kernel(kernel: torch.Tensor, method: str) -> torch.Tensor:
     if method == "pi":
         return resample_patch_embed(kernel.float(), size).to(kernel.dtype)
     return F.interpolate(kernel.float(), size=size, mode="bilinear", align_corners=False).to(kernel.dtype)
+
+
+def check_weights(weights: Mapping[str, torch.Tensor], trunk: nn.Module) -> None:
+    """Refuse weights that are not all that a trunk has, and nothing else.
+
+    Raises:
+        ValueError: with the names that are missing, unexpected or of another shape.
+    """
+    expected = trunk.state_dict()
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    if missing == expected.keys():
+        raise ValueError(f"The weights hold nothing of this trunk, but {shorten(unexpected)}: a head alone?")
+    shapes = {
+        f"{key} {tuple(weights[key].shape)} for {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    }
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    found = [f"{problem}: {shorten(names)}" for problem, names in problems.items() if names]
+    if found:
+        raise ValueError(f"The weights do not fit this trunk; {'; '.join(found)}.")
+
+
+def shorten(names: Collection[str]) -> str:
+    """The first of many names."""
+    first, rest = sorted(names)[:3], len(names) - 3
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
 def relative_position_bias(
@@ -389,19 +419,26 @@ class TimmVisionTransformerTrunk(nn.Module):
         return tokens
 
     def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under timm's own names. The final norm and the classifier, which a trunk has not, are left out.
+        """Load weights under timm's own names. See `convert_pretrained`."""
+        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
+
+    def convert_pretrained(
+        self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
+    ) -> dict[str, torch.Tensor]:
+        """Weights under timm's names as this trunk's. A final norm and a classifier, which it has not, are left out.
 
         Args:
             patch_resample: how a patch kernel of another size becomes 16 x 16, "pi" or "bilinear".
 
         Raises:
-            RuntimeError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
+            ValueError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
         """
         weights = {self.key_of(key): value for key, value in state_dict.items() if not key.startswith(self.unused)}
         kernel = "embeddings.patch_embed.proj.weight"
         if kernel in weights:
             weights[kernel] = resample_patch_kernel(weights[kernel], patch_resample)
-        self.load_state_dict(weights, strict=True)
+        check_weights(weights, self)
+        return weights
 
     @staticmethod
     def key_of(timm_key: str) -> str:
@@ -469,31 +506,32 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
         return context.positions
 
-    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
+    def convert_pretrained(
+        self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
+    ) -> dict[str, torch.Tensor]:
         weights = {key: value for key, value in state_dict.items() if not key.endswith("relative_position_index")}
-        shared = weights.pop("rel_pos_bias.relative_position_bias_table", None)
-        for name, module in self.named_modules():
-            if isinstance(module, RelativePositionBias):
-                key = timm_table_key(name)
-                # As BEiT's own code: a table that pre-training shared is the start of each block's own.
-                if (table := weights.get(key, shared)) is not None:
-                    weights[key] = module.fit(table)
+        modules = self.named_modules()
+        tables = {timm_table_key(name): module for name, module in modules if isinstance(module, RelativePositionBias)}
+        if SHARED_TABLE in weights and not tables.keys() & weights.keys():
+            # As BEiT's own code: a table that pre-training shared is the start of each block's own.
+            weights |= dict.fromkeys(tables, weights.pop(SHARED_TABLE))
+        weights |= {key: tables[key].fit(weights[key]) for key in tables.keys() & weights.keys()}
         if not self.num_prefix_tokens:
             weights.pop("cls_token", None)
             weights = {key: value[:, 1:] if key == "pos_embed" else value for key, value in weights.items()}
-        super().load_pretrained(weights, patch_resample)
+        return super().convert_pretrained(weights, patch_resample)
 
     @staticmethod
     def key_of(timm_key: str) -> str:
         key = TimmVisionTransformerTrunk.key_of(timm_key)
         key = key.replace("block.attn.relative_position_bias_table", "relative_position_bias.table")
-        return key.replace("embeddings.rel_pos_bias.relative_position_bias_table", "shared_bias.table")
+        return key.replace(f"embeddings.{SHARED_TABLE}", "shared_bias.table")
 
 
 def timm_table_key(name: str) -> str:
     """timm's name of the table of our module: `layers.3.relative_position_bias`, or the one that is shared."""
     if name == "shared_bias":
-        return "rel_pos_bias.relative_position_bias_table"
+        return SHARED_TABLE
     return f"blocks.{name.split('.')[1]}.attn.relative_position_bias_table"
 
 

@@ -24,6 +24,7 @@ from .spatial_pyramid import to_tokens
 from .timm_trunks import (
     PositionedGrid,
     TokenGrid,
+    check_weights,
     relative_position_bias,
     resample_patch_kernel,
     resize_positions,
@@ -123,22 +124,30 @@ class TransformersTrunk(nn.Module):
         return tokens
 
     def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under the names of the library's model, alone or with a head on it, which is left out.
+        """Load weights under the names of the library's model. See `convert_pretrained`."""
+        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
+
+    def convert_pretrained(
+        self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
+    ) -> dict[str, torch.Tensor]:
+        """Weights under the names of the library's model, alone or with a head on it, which is left out, as this
+        trunk's.
 
         Args:
             patch_resample: how a patch kernel of another size becomes 16 x 16, "pi" or "bilinear".
 
         Raises:
-            RuntimeError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
+            ValueError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
         """
         prefix = f"{self.model.base_model_prefix}."
         if any(key.startswith(f"{prefix}embeddings.") for key in state_dict):
             state_dict = {key.removeprefix(prefix): state_dict[key] for key in state_dict if key.startswith(prefix)}
-        weights = {key: value for key, value in state_dict.items() if not key.startswith(self.unused)}
-        kernels = ("embeddings.patch_embeddings.weight", "embeddings.patch_embeddings.projection.weight")
+        weights = {f"model.{key}": value for key, value in state_dict.items() if not key.startswith(self.unused)}
+        kernels = ("model.embeddings.patch_embeddings.weight", "model.embeddings.patch_embeddings.projection.weight")
         for key in weights.keys() & set(kernels):
             weights[key] = resample_patch_kernel(weights[key], patch_resample)
-        self.model.load_state_dict(weights, strict=True)
+        check_weights(weights, self)
+        return weights
 
 
 class ViTTrunk(TransformersTrunk):

@@ -37,6 +37,11 @@ class Trunk(Protocol):
     def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
         """Load weights under the library's own names; all that the trunk has must be there and fit."""
 
+    def convert_pretrained(
+        self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
+    ) -> dict[str, torch.Tensor]:
+        """The same weights under the trunk's names, none of them copied but a resampled one."""
+
 
 def build_trunk(config: ViTCoMerConfig) -> Trunk:
     """The trunk of a config, with the weights of its library's initialisation."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import Dinov2WithRegistersConfig
 
 from hub import serve_hub
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
@@ -57,8 +58,11 @@ def test_hub_snippet(hub: str, tmp_path: Path) -> None:
     assert run(code, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "home"), NO_PROXY="*") == "ViTCoMerBackbone\n"
 
 
-def test_download_snippet() -> None:
-    """The same lines with random weights, where there is nothing to download."""
+def test_download_snippet(tmp_path: Path) -> None:
+    """The same lines with random weights, for which only a config is downloaded."""
     (code,) = (code for needs, code in SNIPPETS if needs == "download")
-    assert code.count("pretrained=True") == 1
-    run(code.replace("pretrained=True", "pretrained=False"))
+    code, changed = re.subn(r"(from_trunk\(.+)\)", r"\1, pretrained=False)", code)
+    assert changed == 2
+    Dinov2WithRegistersConfig(num_hidden_layers=2).save_pretrained(tmp_path / "facebook/dinov2-with-registers-base")
+    with serve_hub(tmp_path) as endpoint:
+        run(code, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"), NO_PROXY="*")

@@ -59,7 +59,7 @@ def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
         raise UserError(f"backbone.trunk_weights: cannot read {path.resolve()} as safetensors: {error}") from error
     try:
         backbone.trunk.load_pretrained(weights)
-    except RuntimeError as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.trunk_weights: {path} does not fit the trunk of the config: {reason}") from error
 

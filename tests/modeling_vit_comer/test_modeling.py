@@ -260,23 +260,6 @@ def test_autocast(training: bool) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("how", ["config", "method", "reloaded"])
-def test_freeze_trunk(how: str, tmp_path: Path) -> None:
-    model = build(freeze_trunk=how != "method", trunk_config=tiny_trunk(proj_drop_rate=0.1), drop_path_rate=0.2)
-    if how == "method":
-        model.freeze_trunk()
-    if how == "reloaded":
-        model.save_pretrained(tmp_path)
-        model = type(model).from_pretrained(tmp_path)
-    model.train()
-    loss_of(model).backward()
-    assert not any(module.training for module in model.trunk.modules())
-    assert all(stage.training for stage in model.stages)
-    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert trained == {name for name, _ in model.named_parameters() if not name.startswith("trunk.")}
-    assert model.config.freeze_trunk
-
-
 @pytest.mark.parametrize("part", ["trunk", "stages", "extra_ctis"])
 def test_drop_path(part: str) -> None:
     """Each part drops paths in training, none in evaluation."""

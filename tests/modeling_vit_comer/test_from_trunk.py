@@ -1,0 +1,273 @@
+"""One line from a pretrained plain ViT to a backbone: every kind of source, and what a mistake ends in."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+from torch import nn
+from transformers import TimmWrapperConfig, TimmWrapperModel, ViTConfig, ViTForImageClassification, ViTModel
+
+from families import REPRESENTATIVES, SIZES, TIMM, family_of, images, tokens_of, transformers_family
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel, trunk_sources
+from official import SHARED
+from tiny import tiny_trunk
+
+
+TINY = {"conv_stem_channels": 8, "num_extra_cti": 0, "deform_num_heads": 2, "deform_num_points": 2}
+VIT = {"image_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+ARCHITECTURE = "vit_tiny_patch16_224"
+
+
+def from_trunk(trunk: Any, **fields: Any) -> ViTCoMerBackbone:
+    return ViTCoMerBackbone.from_trunk(trunk, **TINY | fields)
+
+
+def tiny_vit(**arguments: Any) -> nn.Module:
+    sizes = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return timm.create_model(ARCHITECTURE, **sizes | arguments).eval()
+
+
+def patch_kernel(backbone: ViTCoMerModel) -> torch.Tensor:
+    return backbone.trunk.input_embeddings.proj.weight
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+# A model that is built already
+
+
+@pytest.mark.parametrize("name", [*REPRESENTATIVES, "dinov2 with registers", "deit, two class tokens", "eva 02"])
+def test_model(name: str) -> None:
+    family = family_of(name)
+    with torch.no_grad():
+        expected = family.tokens(images())
+    trunk = from_trunk(family.model).trunk
+    torch.testing.assert_close(tokens_of(trunk, images()), expected, rtol=1e-5, atol=1e-5 * expected.std().item())
+
+
+def test_what_comes_out() -> None:
+    vit = tiny_vit()
+    torch.manual_seed(0)
+    backbone = from_trunk(vit, drop_path_rate=0.2, out_features=["stage2"])
+    assert not backbone.training and backbone.config.drop_path_rate == 0.2
+    assert backbone.config.trunk_config.architecture == ARCHITECTURE
+    assert (backbone.config.hidden_size, backbone.config.depths) == (32, [1, 1, 0, 0])
+    assert [tuple(feature_map.shape) for feature_map in backbone(images()).feature_maps] == [(2, 32, 8, 8)]
+    assert not any(tensor.is_meta for tensor in [*backbone.parameters(), *backbone.buffers()])
+    assert backbone.stages[0].cti_to_vit.gamma.eq(0).all()
+    offsets = backbone.stages[0].cti_to_vit.attention.deform_attention.sampling_offsets
+    assert offsets.weight.eq(0).all() and offsets.bias.ne(0).any()
+    assert backbone.norm["stage1"].running_var.eq(1).all()
+    assert isinstance(ViTCoMerModel.from_trunk(vit, **TINY), ViTCoMerModel)
+
+
+def test_weights_of_a_model_are_copied() -> None:
+    vit = tiny_vit()
+    before = vit.patch_embed.proj.weight.detach().clone()
+    with torch.no_grad():
+        patch_kernel(from_trunk(vit)).zero_()
+    assert_same(vit.patch_embed.proj.weight.data, before)
+
+
+def test_weights_of_a_file_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretrained weight is in memory once."""
+    save_file(tiny_vit().state_dict(), tmp_path / "vit.safetensors")
+    read = {}
+
+    def read_weights(path: Path) -> dict[str, torch.Tensor]:
+        read.update(load_file(path))
+        return read
+
+    monkeypatch.setattr(trunk_sources, "read_weights", read_weights)
+    backbone = from_trunk(tmp_path / "vit.safetensors", trunk_config=tiny_trunk())
+    assert backbone.trunk.layers[0].block.attn.qkv.weight.data_ptr() == read["blocks.0.attn.qkv.weight"].data_ptr()
+
+
+def test_channels_of_a_model() -> None:
+    backbone = from_trunk(tiny_vit(in_chans=5))
+    assert backbone.config.num_channels == 5
+    assert backbone(torch.randn(1, 5, 64, 64)).feature_maps[0].shape == (1, 32, 16, 16)
+
+
+@pytest.mark.parametrize("model_class, key", [(ViTModel, ""), (ViTForImageClassification, "vit.")])
+def test_transformers_model(model_class: type, key: str) -> None:
+    model = model_class(ViTConfig(**VIT)).eval()
+    trunk = from_trunk(model).trunk
+    assert_same(trunk.model.embeddings.cls_token, model.get_parameter(f"{key}embeddings.cls_token"))
+
+
+def test_wrapped_timm_model() -> None:
+    model = TimmWrapperModel(TimmWrapperConfig(**tiny_trunk()))
+    assert_same(patch_kernel(from_trunk(model)), model.timm_model.patch_embed.proj.weight)
+
+
+# A folder or a file
+
+
+def test_real_trunk() -> None:
+    """DINOv2 ViT-S, 37 x 37 positions: timm's own features at stride 16."""
+    folder = SHARED / "data" / "vit_small_patch16_dinov2"
+    if not folder.is_dir():
+        pytest.skip("the real trunk is not on this machine")
+    arguments = {"img_size": 592}
+    vit = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True, **arguments).eval()
+    vit.load_state_dict({key: value.float() for key, value in load_file(next(folder.glob("*.safetensors"))).items()})
+    vit.norm = nn.Identity()
+    trunk_config = {"architecture": "vit_small_patch16_224", "model_args": arguments}
+    backbone = ViTCoMerModel.from_trunk(folder, trunk_config=trunk_config)
+    with torch.no_grad():
+        expected = vit.forward_features(images(128, 160, 1))
+        actual = backbone(images(128, 160, 1)).last_hidden_state
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    torch.testing.assert_close(tokens_of(backbone.trunk, images(128, 160, 1)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)  # gamma is 0
+
+
+def test_timm_folder(tmp_path: Path) -> None:
+    vit = tiny_vit(num_classes=10)
+    save_for_hf(vit, tmp_path, safe_serialization=True, model_args={**SIZES})
+    backbone = from_trunk(tmp_path)
+    assert_same(patch_kernel(backbone), vit.patch_embed.proj.weight)
+    assert backbone.config.trunk_config.model_args["depth"] == 2
+    single = patch_kernel(from_trunk(str(tmp_path), num_channels=1))
+    assert single.shape == (32, 1, 16, 16)  # as timm adapts it
+
+
+def test_transformers_folder(tmp_path: Path) -> None:
+    family = transformers_family("dinov2_with_registers")
+    family.model.layernorm = nn.LayerNorm(32)
+    family.model.save_pretrained(tmp_path)
+    trunk = from_trunk(str(tmp_path)).trunk
+    assert_same(trunk.model.embeddings.register_tokens, family.model.embeddings.register_tokens)
+
+
+def test_patch_resample() -> None:
+    vit = tiny_vit(patch_size=8, img_size=32)
+    expected = nn.functional.interpolate(vit.patch_embed.proj.weight, size=(16, 16), mode="bilinear")
+    assert_same(patch_kernel(from_trunk(vit, patch_resample="bilinear")), expected)
+    assert not torch.equal(patch_kernel(from_trunk(vit)), expected)
+
+
+def test_dtype(tmp_path: Path) -> None:
+    """As `from_pretrained`, but float32 is what a half precision file becomes where nothing else is asked for."""
+    save_file({key: value.half() for key, value in tiny_vit().state_dict().items()}, tmp_path / "vit.safetensors")
+    for dtype, asked in ((torch.float32, {}), (torch.bfloat16, {"dtype": torch.bfloat16})):
+        backbone = from_trunk(tmp_path, trunk_config=tiny_trunk(), **asked)
+        assert {parameter.dtype for parameter in backbone.parameters()} == {dtype}
+
+
+# Without weights
+
+
+@pytest.mark.parametrize(
+    "trunk", [tiny_trunk(), TimmWrapperConfig(**tiny_trunk()), ViTConfig(**VIT), {"model_type": "vit"} | VIT]
+)
+def test_config(trunk: Any) -> None:
+    assert from_trunk(trunk).config.hidden_size == 32
+
+
+@pytest.mark.parametrize("prefix", ["", "timm/"])
+def test_not_pretrained(prefix: str) -> None:
+    backbone = ViTCoMerBackbone.from_trunk(f"{prefix}{ARCHITECTURE}", pretrained=False)
+    assert (backbone.config.hidden_size, backbone.config.deform_num_heads) == (192, 6)
+
+
+def test_nothing_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    """The weights that start at random are none that anybody expected in the trunk's file."""
+    from_trunk(tiny_vit())
+    assert "MISSING" not in capfd.readouterr().err
+
+
+# Mistakes
+
+
+def test_weights_of_another_trunk(tmp_path: Path) -> None:
+    save_file(tiny_vit(embed_dim=64).state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match=r"another shape: .*cls_token \(1, 1, 64\) for \(1, 1, 32\).* and \d+ more"):
+        from_trunk(tmp_path, trunk_config=tiny_trunk())
+
+
+def test_missing_and_unexpected_weights(tmp_path: Path) -> None:
+    weights = tiny_vit(depth=3).state_dict()
+    del weights["pos_embed"]
+    save_file(weights, tmp_path / "vit.safetensors")
+    message = r"missing: embeddings.pos_embed; unexpected: layers.2.block\S+, \S+, \S+ and 9 more"
+    with pytest.raises(ValueError, match=message):
+        from_trunk(tmp_path, trunk_config=tiny_trunk())
+
+
+def test_a_head_alone(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.ones(3, 32), "fc.bias": torch.ones(3)}, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match="nothing of this trunk, but embeddings.fc.bias, embeddings.fc.weight"):
+        from_trunk(tmp_path, trunk_config=tiny_trunk())
+
+
+def test_a_head_alone_of_transformers(tmp_path: Path) -> None:
+    ViTConfig(**VIT).save_pretrained(tmp_path)
+    save_file({"classifier.weight": torch.ones(3, 32)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for \S+, \S+, \S+ and \d+ more of a ViTModel: a head alone?"):
+        from_trunk(tmp_path)
+
+
+def test_not_a_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "vit.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"vit.safetensors cannot be read as safetensors"):
+        from_trunk(tmp_path / "vit.safetensors", trunk_config=tiny_trunk())
+
+
+MISTAKES = {
+    "no such model": ("timm/vit_smal_patch16_224", "has no model 'vit_smal_patch16_224'; did you mean vit_small"),
+    "nothing like it": ("timm/xyz", r"list_pretrained\('vit_\*'\) lists its plain ViTs"),
+    "no such tag": (f"timm/{ARCHITECTURE}.augreg", f"did you mean {ARCHITECTURE}.augreg_in21k"),
+    "CNN": ("resnet18", "'resnet18' is a ResNet, not a plain ViT.* supported: .* dinov3_vit"),
+    "CNN built": (timm.create_model("resnet18"), "trunk is a ResNet; supported"),
+    "some module": (nn.Linear(2, 2), "trunk is a Linear; supported"),
+    "other arguments": (tiny_vit(act_layer=nn.ReLU), r"block 0.mlp.act is ReLU\(\), where the architecture has GELU"),
+    "shared and own tables": (
+        timm.create_model(TIMM["beit, shared bias"][0], **SIZES | TIMM["beit, shared bias"][1]),
+        r"unexpected: .*shared_bias.table",
+    ),
+}
+
+
+@pytest.mark.parametrize("trunk, message", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(trunk: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_trunk(trunk)
+
+
+def test_unknown_families_and_configs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(ValueError, match="has model_type 'resnet'; supported"):
+        from_trunk(tmp_path)
+    with pytest.raises(TypeError, match="trunk must be a name, a folder, a config or a model, got int"):
+        from_trunk(3)
+
+
+def test_trunk_config_is_for_weights_alone(tmp_path: Path) -> None:
+    save_file(tiny_vit().state_dict(), tmp_path / "vit.safetensors")
+    for trunk, fields in ((tmp_path, {}), (tiny_vit(), {"trunk_config": tiny_trunk()})):
+        with pytest.raises(ValueError, match="trunk_config is for a safetensors file, or a folder that holds one"):
+            from_trunk(trunk, **fields)
+
+
+@pytest.mark.parametrize(
+    "trunk", [f"timm/{ARCHITECTURE}", "facebook/dinov2-with-registers-base", "no_such_folder/vit"]
+)
+def test_offline_and_not_cached(trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match=re.escape(trunk.removeprefix("timm/"))):
+        from_trunk(trunk)
+
+
+def test_sizes_follow_the_trunk() -> None:
+    with pytest.raises(ValueError, match="hidden_size 384 is not that of the trunk, 32: leave it out"):
+        from_trunk(tiny_vit(), hidden_size=384)

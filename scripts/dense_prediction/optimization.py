@@ -1,4 +1,4 @@
-"""AdamW with a learning rate for each depth of the trunk, no weight decay where it does harm, and the schedule."""
+"""AdamW with a learning rate for each depth of the trunk, and no weight decay where it does harm."""
 
 import re
 from collections import defaultdict
@@ -6,18 +6,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from .errors import UserError
 from .recipes import OptimizationRecipe
 
 
-_TRUNK = re.compile(r"(^|\.)trunk\.")
-_TRUNK_BLOCK = re.compile(r"(?:^|\.)trunk\.(?:layers|blocks)\.(\d+)\.")
-_EMBEDDING = re.compile(r"pos_embed|position_embed|level_embed|cls_token|reg_token|mask_token|relative_position_bias")
-_SCHEDULES = {"poly": "polynomial", "cosine": "cosine", "constant": "constant_with_warmup"}
-_SCHEDULE_ARGUMENTS = {"poly": {"power": 1.0, "lr_end": 0.0}}
+_EMBEDDING = re.compile(
+    r"pos_embed|position_embed|level_embed|(cls|reg|dist|mask|distillation|register)_tokens?$"
+    r"|relative_position_bias|shared_bias\.table$|\.rope\."
+)
+"""Names of the parameters with two dimensions and more that are tables of positions, levels and tokens."""
 
 
 def build_optimizer(model: nn.Module, recipe: OptimizationRecipe) -> torch.optim.AdamW:
@@ -29,29 +27,14 @@ def build_optimizer(model: nn.Module, recipe: OptimizationRecipe) -> torch.optim
     return torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, recipe: OptimizationRecipe, steps: int) -> LRScheduler:
-    """Linear warm-up, then the recipe's schedule down to 0 at `steps`; every group keeps its share of the rate."""
-    return get_scheduler(
-        _SCHEDULES[recipe.schedule],
-        optimizer,
-        num_warmup_steps=recipe.warmup_steps,
-        num_training_steps=steps,
-        scheduler_specific_kwargs=_SCHEDULE_ARGUMENTS.get(recipe.schedule),
-    )
-
-
 def parameter_groups(model: nn.Module, recipe: OptimizationRecipe) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by learning rate and weight decay; the highest learning rate comes first."""
     undecayed = _undecayed_names(model)
-    num_blocks = _count_trunk_blocks(model)
-    if num_blocks == 0 and (recipe.trunk_lr_multiplier, recipe.layer_decay) != (1.0, 1.0):
-        raise UserError(
-            "optimization.trunk_lr_multiplier and layer_decay need a backbone with a ViT trunk; leave both at 1.0"
-        )
+    multipliers = _trunk_multipliers(model, recipe)
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = recipe.learning_rate * _rate_multiplier(name, num_blocks, recipe)
+            rate = recipe.learning_rate * multipliers.get(parameter, 1.0)
             groups[rate, 0.0 if name in undecayed else recipe.weight_decay].append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": decay}
@@ -59,18 +42,31 @@ def parameter_groups(model: nn.Module, recipe: OptimizationRecipe) -> list[dict[
     ]
 
 
-def _rate_multiplier(name: str, num_blocks: int, recipe: OptimizationRecipe) -> float:
-    """1 outside the trunk; in it `layer_decay` to the power of 1 for the last block, 2 for the one before, ..."""
-    if not _TRUNK.search(name):
-        return 1.0
-    block = _TRUNK_BLOCK.search(name)
-    depth = num_blocks - int(block[1]) if block else num_blocks + 1
-    return recipe.trunk_lr_multiplier * recipe.layer_decay**depth
+def describe_groups(groups: list[dict[str, Any]]) -> str:
+    """One line a group, for a log: how many parameters have which peak learning rate and weight decay."""
+    return "\n".join(
+        f"learning rate {group.get('initial_lr', group['lr']):.2e}, weight decay {group['weight_decay']:g}: "
+        f"{sum(parameter.numel() for parameter in group['params']) / 1e6:.2f} M parameters"
+        for group in groups
+    )
 
 
-def _count_trunk_blocks(model: nn.Module) -> int:
-    matches = (_TRUNK_BLOCK.search(name) for name, _ in model.named_parameters())
-    return 1 + max((int(match[1]) for match in matches if match), default=-1)
+def _trunk_multipliers(model: nn.Module, recipe: OptimizationRecipe) -> dict[nn.Parameter, float]:
+    """In the trunk `layer_decay` to the power of 1 for the last block, 2 for the one before, ...; the embeddings last.
+
+    From the trunk itself and not from names, which each library's ViT has its own of.
+    """
+    trunk = next((module for name, module in model.named_modules() if name.split(".")[-1] == "trunk"), None)
+    if trunk is None:
+        if (recipe.trunk_lr_multiplier, recipe.layer_decay) != (1.0, 1.0):
+            raise UserError(
+                "optimization.trunk_lr_multiplier and layer_decay need a backbone with a ViT trunk; leave both at 1.0"
+            )
+        return {}
+    depths = dict.fromkeys(trunk.parameters(), len(trunk.layers) + 1)
+    for index, layer in enumerate(trunk.layers):
+        depths |= dict.fromkeys(layer.parameters(), len(trunk.layers) - index)
+    return {parameter: recipe.trunk_lr_multiplier * recipe.layer_decay**depth for parameter, depth in depths.items()}
 
 
 def _undecayed_names(model: nn.Module) -> set[str]:

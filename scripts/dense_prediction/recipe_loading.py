@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ from .recipes import Recipe
 Tree = dict[str, Any]
 
 _RECIPES_FOLDER = "recipes"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the plain values of version 1.2: 1e-4 is a number, and `no` or 2024-05-01 are words.
+
+    PyYAML follows version 1.1, in which 1e-4 is a word, `no` is false and 2024-05-01 a date.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
+)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -69,7 +88,7 @@ def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
 
 def _parse(path: Path) -> Tree:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -93,7 +112,7 @@ def _apply(tree: Tree, override: str) -> None:
     if not separator or not key:
         raise UserError(f"expected key=value, got {override!r}; for example training.steps=100")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{key}: cannot read the value {text!r}") from error
     *parents, leaf = key.split(".")

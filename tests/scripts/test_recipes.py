@@ -57,6 +57,36 @@ def test_overrides_have_the_types_of_their_fields(recipe_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("data.labels=[sky, 'traffic light', \"no\"]", ["sky", "traffic light", "no"]),
+        ("data.labels=[no, yes, on]", ["no", "yes", "on"]),
+        ("data.labels=labels.txt", "labels.txt"),
+        ("data.labels=null", None),
+        ("data.labels=", None),
+        ("data.path=a=b.c", "a=b.c"),
+        ("data.path='12'", "12"),
+        ("data.path=2024-05-01", "2024-05-01"),
+        ("data.images.train=pictures", {"train": "pictures"}),
+        ("training.mixed_precision=no", "no"),
+        ("overwrite=true", True),
+        ("overwrite=yes", True),
+        ("head.config={}", {}),
+        ("head.config.dropout=1e-1", {"hidden_size": 16, "auxiliary_channels": 8, "dropout": 0.1}),
+        ("backbone.overrides.depths=[2, 2]", {"depths": [2, 2]}),
+        ("backbone.overrides.trunk_config.model_args.x=null", {"trunk_config": {"model_args": {"x": None}}}),
+        ("optimization.ema_decay=.999", 0.999),
+    ],
+)
+def test_values_from_the_shell(recipe_file: Path, override: str, value: object) -> None:
+    recipe = load_recipe(recipe_file, [override])
+    for name in override.partition("=")[0].split(".")[:2]:
+        recipe = getattr(recipe, name)
+    assert recipe == value
+    assert type(recipe) is type(value)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("training.stpes=5", r"unknown key 'training.stpes'; did you mean training.steps"),
@@ -71,6 +101,24 @@ def test_overrides_have_the_types_of_their_fields(recipe_file: Path) -> None:
         ("optimization.warmup_steps=6", r"warmup_steps=6 must be below training.steps=6"),
         ("training.steps", r"expected key=value, got 'training.steps'"),
         ("seed.x=1", r"seed.x: got|seed: got"),
+        ("data.iamges.train=x", r"unknown key 'data.iamges'; did you mean data.images"),
+        ("head.confg.dropout=0", r"unknown key 'head.confg'; did you mean head.config"),
+        ("training.epochs=3", r"training: set one of steps and epochs \(the other null\), got 6 and 3"),
+        ("training.steps=null", r"set one of steps and epochs .* got None and None"),
+        ("optimization.schedule=multi_step", r"schedule=multi_step, milestones=\[\]: multi_step alone needs them"),
+        ("optimization.milestones=[3]", r"schedule=poly, milestones=\[3\]: multi_step alone"),
+        (
+            "optimization={learning_rate: 1, schedule: multi_step, milestones: [4, 2]}",
+            r"milestones=\[4, 2\] must grow",
+        ),
+        (
+            "optimization={learning_rate: 1, schedule: multi_step, milestones: [6]}",
+            r"optimization.milestones=\[6\] must be below training.steps=6",
+        ),
+        ("optimization.ema_decay=1", r"optimization.ema_decay: got 1 \(int\).*less than 1"),
+        ("task=segmentation", r"task: got 'segmentation'.*'semantic_segmentation', 'instance_segmentation'"),
+        ("data.labels=[a", r"data.labels: cannot read the value '\[a'"),
+        ("data.path=!!python/object/apply:os.getcwd []", r"data.path: cannot read the value"),
         ("data={}", r"data.path is required: .* data.path=\.\.\."),
     ],
 )
@@ -95,9 +143,18 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 def test_committed_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.relative_to(RECIPES).with_suffix("").as_posix()
-    backbone = recipe.backbone.config or recipe.backbone.checkpoint
-    assert backbone is not None
-    assert (ROOT / backbone).exists()
+    assert (ROOT / recipe.backbone.config).exists()
+    assert recipe.task == path.relative_to(RECIPES).parts[0]
+    head, _, backbone = path.stem.partition("_vit")
+    assert recipe.head.name == head
+    assert backbone
+    assert recipe.backbone.freeze_trunk == backbone.endswith("_frozen")
+    baseline = recipe.backbone.overrides.get("model_type") == "simple_feature_pyramid"
+    assert baseline == backbone.startswith("-pyramid-")
+    for weights in ("dinov2", "beitv2"):
+        assert weights not in (recipe.backbone.trunk or "") or weights in backbone.split("_")
+    assert path.read_text().startswith("# "), "a recipe says what it is"
+    assert len(path.read_text().splitlines()) <= 40
 
 
 def test_every_key_is_described() -> None:

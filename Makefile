@@ -4,14 +4,15 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECIPE = configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
 
-.PHONY: help demo test kernel style clean
+.PHONY: help demo test test-slow kernel style clean
 
 help:
-	@echo "make demo    train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
-	@echo "make test    run all tests"
-	@echo "make kernel  build the native kernel for this machine (a C++ compiler; nvcc for GPUs)"
-	@echo "make style   format and lint"
-	@echo "make clean   remove the environment and everything made"
+	@echo "make demo       train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
+	@echo "make test       run all tests but the few slow ones"
+	@echo "make test-slow  run those: minutes each"
+	@echo "make kernel     build the native kernel for this machine (a C++ compiler; nvcc for GPUs)"
+	@echo "make style      format and lint"
+	@echo "make clean      remove the environment and everything made"
 
 demo: $(VENV)/.installed-train
 	$(RUN) scripts/build_kernel.py --backend cpu --if-possible
@@ -19,7 +20,10 @@ demo: $(VENV)/.installed-train
 
 test: $(VENV)/.installed-test
 	$(RUN) scripts/build_kernel.py --backend cpu --if-possible
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+test-slow: $(VENV)/.installed-test
+	$(RUN) -m pytest -m slow
 
 kernel: $(VENV)/.installed-kernels
 	$(RUN) scripts/build_kernel.py

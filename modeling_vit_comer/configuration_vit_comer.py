@@ -259,6 +259,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     def _refuse_other_sizes(self, derived: dict[str, Any]) -> None:
         if self.transformers_version is not None:
             return  # read from a saved file, perhaps with another trunk_config
+        if "image_size" in derived:
+            derived["image_size"] = list(_pair(derived["image_size"]))
         for name, value in derived.items():
             if value != getattr(self, name):
                 raise ValueError(f"{name} {value} is not that of the trunk, {getattr(self, name)}: leave it out.")

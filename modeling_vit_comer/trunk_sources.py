@@ -35,7 +35,7 @@ class TrunkSource(NamedTuple):
     weights: Weights | None = None
     """Of a model that is built already."""
     num_channels: int = 3
-    """Channels of the images that a built model takes."""
+    """Of the images, where the source says so."""
 
     @property
     def has_weights(self) -> bool:
@@ -100,7 +100,8 @@ def find_by_name(name: str) -> TrunkSource:
     family = fields.get("model_type")
     if family not in TRANSFORMERS_TRUNKS:
         raise ValueError(f"The config.json of {name} has model_type {family!r}; {SUPPORTED_TRUNKS}.")
-    return TrunkSource(AutoConfig.from_pretrained(name), name=name)
+    config = AutoConfig.from_pretrained(name)
+    return TrunkSource(config, name=name, num_channels=config.num_channels)
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -132,8 +133,8 @@ def take_model(model: nn.Module) -> TrunkSource:
     """The config of a built model, and its weights, which stay its own."""
     model = getattr(model, "timm_model", model)  # inside transformers' wrapper
     if isinstance(model, PreTrainedModel):
-        channels = getattr(model.config, "num_channels", 3)
-        return TrunkSource(model.config, weights=copy_weights(model), num_channels=channels)
+        num_channels = getattr(model.config, "num_channels", 3)
+        return TrunkSource(model.config, weights=copy_weights(model), num_channels=num_channels)
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if architecture is None or type(model).__name__ not in TIMM_FAMILIES:
         raise ValueError(f"trunk is a {type(model).__name__}; {SUPPORTED_TRUNKS}.")
@@ -155,8 +156,9 @@ def changed_sizes(model: nn.Module, architecture: str) -> dict[str, Any]:
         original = sizes_of(timm.create_model(architecture))
         sizes = {name: size for name, size in sizes_of(model).items() if size != original[name]}
         same = timm.create_model(architecture, **sizes)
+    blocks = blocks_of(model)
     for name, expected in blocks_of(same).items():
-        if (actual := blocks_of(model).get(name)) != expected:
+        if (actual := blocks.get(name)) != expected:
             raise ValueError(
                 f"trunk is a {architecture} with other arguments than sizes: its block {name} is {actual}, where the "
                 f"architecture has {expected}. Give a config with all of its model_args, and load its state_dict with "

@@ -369,3 +369,15 @@ def test_fields_of_a_recipe_win(backbone_file: Path) -> None:
     assert HEADS["rt_detr"].settings({}, backbone)["freeze_backbone_batch_norms"] is False
     assert (config.encoder_in_channels, config.decoder_in_channels) == ([32] * 3, [32] * 3)
     assert config.id2label == dict(enumerate(LABELS))
+
+
+def test_deformable_detr_starts_as_the_official_one(backbone_file: Path) -> None:
+    """No class is probable, and the boxes sit on the reference points, in every layer of the decoder."""
+    model = build("deformable_detr", "object_detection", backbone_file).eval()
+    with torch.no_grad():
+        output = model(**HEADS["deformable_detr"].model_inputs(draw_batch("object_detection")))
+    assert output.logits.sigmoid().mean() == pytest.approx(0.01, rel=0.3)
+    sides = output.pred_boxes[..., 2:]
+    torch.testing.assert_close(sides, torch.full_like(sides, -2.0).sigmoid())
+    torch.testing.assert_close(output.pred_boxes[..., :2], output.init_reference_points)
+    assert all(layer.bias.eq(model.class_embed[0].bias).all() for layer in model.class_embed)

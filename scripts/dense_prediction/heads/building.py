@@ -38,6 +38,7 @@ def build_model(
         model = head.model_class(config)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"head.config: {' '.join(str(error).split())}") from error
+    head.initialize(model)
     model.get_submodule(head.encoder).load_state_dict(backbone.state_dict(), strict=True)
     return model
 

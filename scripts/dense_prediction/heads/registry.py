@@ -33,6 +33,7 @@ from transformers.utils import ModelOutput
 
 from .boxes import box_targets, of_image, of_padded_image, predict_boxes
 from .masks import mask_targets, predict_masks, query_scores
+from .priors import set_detection_priors
 from .semantic import dense_scores, dense_targets, predict_dense
 from .types import Batch, Prediction, PredictionOptions, Task, Tensors
 
@@ -53,6 +54,7 @@ class Head:
         scores: of heads for semantic segmentation: the model's output -> class scores (B, num_labels, h, w), of any
             resolution, over the padded images.
         settings: the recipe's fields of the head's config, and the backbone -> fields that follow from them.
+        initialize: changes a new model's weights where transformers does not start from the official ones.
         takes_pixel_mask: whether the model has an argument `pixel_mask`.
         size_divisor: height and width of `pixel_values` are padded to multiples of it: RT-DETR and its successors
             can take no other sizes, and the official Mask2Former does the same.
@@ -68,6 +70,7 @@ class Head:
     predict: Callable[[ModelOutput, Batch, Task, PredictionOptions], list[Prediction]]
     scores: Callable[[ModelOutput], torch.Tensor] | None = None
     settings: Callable[[dict[str, Any], PreTrainedModel], dict[str, Any]] = lambda fields, backbone: {}
+    initialize: Callable[[PreTrainedModel], None] = lambda model: None
     takes_pixel_mask: bool = True
     size_divisor: int = 1
 
@@ -147,6 +150,7 @@ HEADS = {
     "deformable_detr": Head(
         config_class=DeformableDetrConfig,
         model_class=DeformableDetrForObjectDetection,
+        initialize=set_detection_priors,
         **_detection_head(DeformableDetrImageProcessor, ALL_STAGES[1:]),
     ),
     "rt_detr": Head(config_class=RTDetrConfig, model_class=RTDetrForObjectDetection, **_REAL_TIME),

@@ -5,67 +5,141 @@ workers, or in how many runs, so that a resumed run only has to know its positio
 epoch without a short batch, on which the batch norm over UperNet's 1 x 1 pooling would fail.
 """
 
-import numpy as np
+from collections.abc import Iterator
+from functools import partial
+
 import torch
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from .data import Split
+from .data import Sample, Split, StreamedSplit
+from .errors import UserError
+from .seeds import mix
 from .transforms import EvaluationTransform, Example, TrainingTransform
 
 
-class TrainingStream(Dataset[Example]):
+Batch = dict[str, torch.Tensor | list[Example]]
+"""`pixel_values`, (B, 3, h, w) float32; `pixel_mask`, (B, h, w) int64; `targets`, everything else of each example."""
+
+MOST_SKIPPED = 1000
+"""Bad samples in a row, after which a stream is given up."""
+
+
+class ShuffledSplit:
     """Position p is sample p % n of a fresh permutation of the n samples in each epoch p // n."""
 
-    def __init__(self, split: Split, transform: TrainingTransform, seed: int) -> None:
+    def __init__(self, split: Split, seed: int) -> None:
         self.split = split
-        self.transform = transform
         self.seed = seed
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
-    def __getitem__(self, position: int) -> Example:
+    def __getitem__(self, position: int) -> Sample | None:
         epoch, place = divmod(position, len(self.split))
-        sample = self.split[self._permutation(epoch)[place]]
-        # Augmentation draws from the global generator, which the model's own randomness (drop path) also uses.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_mix(self.seed, 1, position))
-            return self.transform(sample)
+        return self.split[self._permutation(epoch)[place]]
 
     def _permutation(self, epoch: int) -> list[int]:
         if self._shuffled[0] != epoch:
-            generator = torch.Generator().manual_seed(_mix(self.seed, 0, epoch))
+            generator = torch.Generator().manual_seed(mix(self.seed, 0, epoch))
             self._shuffled = (epoch, torch.randperm(len(self.split), generator=generator).tolist())
         return self._shuffled[1]
 
 
-class EvaluationSet(Dataset[Example]):
-    """Every sample of a split once, in order, at its full size."""
+class TrainingStream(Dataset[Example]):
+    """The transformed sample at each position of an endless shuffled stream; a bad one gives its place to the next."""
+
+    def __init__(self, split: Split, transform: TrainingTransform, seed: int) -> None:
+        streamed = isinstance(split, StreamedSplit)
+        self.samples = split.shuffled(seed) if streamed else ShuffledSplit(split, seed)
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> Example:
+        sample = self._next_good(position)
+        # Augmentation draws from the global generator, which the model's own randomness (drop path) also uses.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix(self.seed, 1, position))
+            return self.transform(sample)
+
+    def _next_good(self, position: int) -> Sample:
+        for candidate in range(position, position + MOST_SKIPPED):
+            sample = self.samples[candidate]
+            if sample is not None:
+                return sample
+        raise UserError(f"{MOST_SKIPPED} bad samples in a row from position {position}: see the log for their names")
+
+
+class EvaluationSet(Dataset[Example | None]):
+    """Every sample of a split once, in order; None for a bad one that is skipped."""
 
     def __init__(self, split: Split, transform: EvaluationTransform) -> None:
         self.split = split
         self.transform = transform
 
-    def __getitem__(self, index: int) -> Example:
-        return self.transform(self.split[index])
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Example | None:
+        sample = self.split[index]
+        return None if sample is None else self.transform(sample)
 
 
-def training_loader(stream: TrainingStream, positions: range, batch_size: int, workers: int) -> DataLoader[Example]:
+class EvaluationLoader(DataLoader[Example | None]):
+    """Batches without the samples that are skipped; a batch of nothing else is left out."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return filter(None, super().__iter__())
+
+
+def training_loader(
+    stream: TrainingStream, positions: range, batch_size: int, workers: int, size_divisor: int = 1
+) -> DataLoader[Example]:
     """Batches of the given positions of the stream, in order; their number must be a multiple of `batch_size`."""
     return DataLoader(
         stream,
         batch_size,
         sampler=positions,
         num_workers=workers,
+        collate_fn=partial(collate, size_divisor=size_divisor),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader's own seed must not be drawn from the model's generator
     )
 
 
-def evaluation_loader(data: EvaluationSet, indices: range, workers: int) -> DataLoader[Example]:
-    """Single images, because each may have its own size."""
-    return DataLoader(data, batch_size=1, sampler=indices, num_workers=workers, generator=torch.Generator())
+def evaluation_loader(
+    data: EvaluationSet, indices: range, workers: int, batch_size: int = 1, size_divisor: int = 1
+) -> EvaluationLoader:
+    """Batches in order, by default of single images, because each may have its own size."""
+    return EvaluationLoader(
+        data,
+        batch_size,
+        sampler=indices,
+        num_workers=workers,
+        collate_fn=partial(collate, size_divisor=size_divisor),
+        generator=torch.Generator(),
+    )
 
 
-def _mix(*numbers: int) -> int:
-    """A well-spread 64-bit seed from small numbers that differ little."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+def collate(examples: list[Example | None], size_divisor: int = 1) -> Batch:
+    """One batch: images side by side, padded at the right and bottom with zeros, everything else in a list.
+
+    Args:
+        examples: of any sizes; None is left out, and of nothing else an empty batch is made.
+        size_divisor: the padded height and width are the smallest multiples of it that all images fit into.
+    """
+    good = [example for example in examples if example is not None]
+    if not good:
+        return {}
+    images = [example["pixel_values"] for example in good]
+    size = [-(-max(sides) // size_divisor) * size_divisor for sides in zip(*(image.shape[1:] for image in images))]
+    return {
+        "pixel_values": torch.stack([_pad(image, size) for image in images]),
+        "pixel_mask": torch.stack([_pad(torch.ones(image.shape[1:], dtype=torch.int64), size) for image in images]),
+        "targets": [{key: value for key, value in example.items() if key != "pixel_values"} for example in good],
+    }
+
+
+def _pad(image: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """(..., h, w) -> (..., *size)"""
+    height, width = image.shape[-2:]
+    return pad(image, (0, size[1] - width, 0, size[0] - height))

@@ -17,16 +17,26 @@ Array = np.ndarray
 
 def draw_sample(seed: int, index: int, size: int) -> tuple[Image.Image, Image.Image]:
     """Image `index` of the endless set `seed`: an RGB image and an L mask of ids, both (size, size)."""
+    image, shapes = draw_shapes(seed, index, size)
+    mask = np.zeros((size, size), dtype=np.uint8)
+    for label, inside in shapes:
+        mask[inside] = label
+    return image, Image.fromarray(mask)
+
+
+def draw_shapes(seed: int, index: int, size: int) -> tuple[Image.Image, list[tuple[int, Array]]]:
+    """The same image, and for each shape that can be seen its label and where it is seen, (size, size) bool."""
     rng = np.random.default_rng([seed, index])
     canvas = _gradient(rng, size)
-    mask = np.zeros((size, size), dtype=np.uint8)
+    shapes: list[tuple[int, Array]] = []
     for _ in range(rng.integers(1, 3)):
         label = int(rng.integers(1, len(LABELS)))
         inside = _silhouette(rng, label, size)
         canvas[inside] = _texture(rng, size)[inside]
-        mask[inside] = label
+        shapes = [(below, seen & ~inside) for below, seen in shapes] + [(label, inside)]
     canvas += rng.normal(scale=rng.uniform(2, 10), size=canvas.shape)
-    return Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), Image.fromarray(mask)
+    image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    return image, [(label, seen) for label, seen in shapes if seen.any()]
 
 
 def _silhouette(rng: np.random.Generator, label: int, size: int) -> Array:

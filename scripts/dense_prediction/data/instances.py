@@ -1,0 +1,92 @@
+"""The objects of a picture: boxes, labels and masks, checked against the picture and against each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.ops import box_area, box_convert, clip_boxes_to_image
+
+from .bad_samples import BadSample
+
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object as it is annotated.
+
+    Attributes:
+        box: four numbers in pixels, in the annotation's own format.
+        label: its class id, or None when the annotation's category is no class.
+        category: what the annotation calls it.
+        area: of its pixels; None for that of its mask, or else its box.
+        mask: (H, W) bool, where the task wants one.
+    """
+
+    box: Sequence[float]
+    label: int | None
+    category: Any
+    is_crowd: bool = False
+    area: float | None = None
+    mask: np.ndarray | None = None
+
+
+def instance_fields(
+    instances: Sequence[Instance],
+    image_size: Size,
+    name: str,
+    box_format: str = "xywh",
+    masks: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The fields of a detection sample, or with `masks` of an instance segmentation sample.
+
+    A box that lies partly outside the picture is clipped.
+
+    Raises:
+        BadSample: a category is unknown, a box has no area in the picture, or a mask no pixel.
+    """
+    for instance in instances:
+        _check(instance, name, masks)
+    boxes = _boxes([list(instance.box) for instance in instances], box_format, image_size, name)
+    fields = {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image_size),
+        "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
+        "is_crowd": torch.tensor([instance.is_crowd for instance in instances], dtype=torch.bool),
+    }
+    measured = box_area(boxes)
+    if masks:
+        stack = np.zeros((len(instances), *image_size), dtype=bool)
+        for place, instance in zip(stack, instances):
+            place[:] = instance.mask
+        fields["masks"] = tv_tensors.Mask(torch.from_numpy(stack))
+        measured = fields["masks"].flatten(1).sum(1).as_subclass(torch.Tensor)
+    areas = [area if instance.area is None else instance.area for instance, area in zip(instances, measured.tolist())]
+    return fields | {"areas": torch.tensor(areas, dtype=torch.float32)}
+
+
+def _check(instance: Instance, name: str, masks: bool) -> None:
+    if instance.label is None:
+        raise BadSample(f"{name}: an object is of the unknown category {instance.category!r}")
+    if len(instance.box) != 4 or not all(isinstance(number, int | float) for number in instance.box):
+        raise BadSample(f"{name}: the box of an object is {list(instance.box)}, expected four numbers")
+    if masks and not instance.mask.any():
+        raise BadSample(f"{name}: an object of category {instance.category!r} has an empty mask")
+
+
+def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str) -> torch.Tensor:
+    """(N, 4) float32 XYXY, clipped to the picture."""
+    # In float64, so that the far corner of an x, y, w, h box does not round past the near one.
+    given = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
+    boxes = clip_boxes_to_image(box_convert(given, box_format, "xyxy"), image_size)
+    for row, (left, top, right, bottom) in zip(rows, boxes.tolist()):
+        if not (right > left and bottom > top):  # also when a number is NaN
+            height, width = image_size
+            raise BadSample(
+                f"{name}: box {row} ({box_format}) has no area in the picture of {width} x {height} pixels"
+            )
+    return boxes.float()

@@ -1,0 +1,135 @@
+"""From a row of the `datasets` library to a sample."""
+
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+
+from ..errors import UserError
+from ..recipes import DataRecipe
+from .bad_samples import BadSample
+from .images import decode
+from .instances import Instance, instance_fields
+from .labels import choose_labels
+from .samples import Sample, new_sample
+from .semantic_maps import SemanticIds
+
+
+Row = dict[str, Any]
+Rows = datasets.Dataset | datasets.IterableDataset
+
+
+class RowReader(Protocol):
+    """How rows become samples, for one task."""
+
+    labels: list[str]
+    image_column: str
+
+    def undecoded(self, rows: Rows) -> Rows:
+        """The rows with the bytes of their pictures, so that one that cannot be decoded is caught with its name."""
+
+    def read(self, row: Row, place: str, image_id: int) -> Sample:
+        """The sample in an undecoded row; `place` says where the row stands."""
+
+
+class SemanticReader:
+    """Rows with an image and a label, a picture of ids or nested lists of them."""
+
+    def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
+        self.image_column, self.label_column = recipe.image_column, recipe.label_column
+        check_columns(recipe, features, (self.image_column, self.label_column))
+        label = features[self.label_column]
+        self.label_is_image = isinstance(label, datasets.Image)
+        self.labels = choose_labels(recipe, "semantic_segmentation", class_names(label))
+        self.ids = SemanticIds.of(recipe, self.labels)
+
+    def undecoded(self, rows: Rows) -> Rows:
+        rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
+        return rows.cast_column(self.label_column, datasets.Image(decode=False)) if self.label_is_image else rows
+
+    def read(self, row: Row, place: str, image_id: int) -> Sample:
+        name = row_name(row, place, self.image_column)
+        image = decode(row[self.image_column], f"{name}: image").convert("RGB")
+        label = row[self.label_column]
+        ids = np.array(decode(label, f"{name}: label") if self.label_is_image else label)
+        semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
+        return new_sample(image, name, image_id) | {"semantic_map": semantic_map}
+
+
+class ObjectsReader:
+    """Rows with an image and its objects: bbox and category, and perhaps area and is_crowd or iscrowd, of each."""
+
+    def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
+        self.image_column, self.objects_column = recipe.image_column, recipe.objects_column
+        self.box_format = recipe.box_format
+        check_columns(recipe, features, (self.image_column, self.objects_column))
+        fields = object_features(features[self.objects_column])
+        missing = [field for field in ("bbox", "category") if field not in fields]
+        if missing:
+            raise UserError(f"{recipe.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
+        self.labels = choose_labels(recipe, "object_detection", class_names(fields["category"]))
+
+    def undecoded(self, rows: Rows) -> Rows:
+        return rows.cast_column(self.image_column, datasets.Image(decode=False))
+
+    def read(self, row: Row, place: str, image_id: int) -> Sample:
+        name = row_name(row, place, self.image_column)
+        image = decode(row[self.image_column], f"{name}: image").convert("RGB")
+        objects = [self._instance(fields) for fields in as_list(row[self.objects_column], name)]
+        boxes = instance_fields(objects, (image.height, image.width), name, self.box_format)
+        return new_sample(image, name, image_id) | boxes
+
+    def _instance(self, fields: Row) -> Instance:
+        category = fields["category"]
+        is_known = category is not None and 0 <= category < len(self.labels)
+        is_crowd = bool(fields.get("is_crowd") or fields.get("iscrowd"))
+        return Instance(fields["bbox"], category if is_known else None, category, is_crowd, fields.get("area"))
+
+
+READERS: dict[str, type[RowReader]] = {"semantic_segmentation": SemanticReader, "object_detection": ObjectsReader}
+
+
+def check_columns(recipe: DataRecipe, features: datasets.Features, columns: tuple[str, ...]) -> None:
+    for column in columns:
+        if column not in features:
+            raise UserError(f"{recipe.path} has no column {column!r}, it has {', '.join(features)}")
+
+
+def class_names(feature: Any) -> list[str] | None:
+    """Names in a column of `ClassLabel`s, or of lists of them; a column of images or numbers holds no names."""
+    while isinstance(feature, datasets.List):
+        feature = feature.feature
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
+def object_features(feature: Any) -> dict[str, Any]:
+    """The fields of a column of objects, a list of structures or a structure of lists."""
+    while isinstance(feature, datasets.List):
+        feature = feature.feature
+    return feature if isinstance(feature, dict) else {}
+
+
+def as_list(objects: Any, name: str) -> list[Row]:
+    """One dictionary for each object, from either way of keeping them.
+
+    Raises:
+        BadSample: the lists differ in length.
+    """
+    if not isinstance(objects, dict):
+        return objects or []
+    columns = {key: values for key, values in objects.items() if values is not None}
+    lengths = {key: len(values) for key, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise BadSample(f"{name}: the lists of its objects have different lengths: {lengths}")
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+
+def row_file(row: Row, image_column: str) -> str | None:
+    """The file that the row's image was read from, or what the row itself is called, if it says."""
+    return (row[image_column] or {}).get("path") or row.get("name")
+
+
+def row_name(row: Row, place: str, image_column: str) -> str:
+    """What a person finds the sample by: its file if it has one, and its place in the split."""
+    file = row_file(row, image_column)
+    return f"{place} ({file})" if file else place

@@ -1,0 +1,146 @@
+"""Rows that are read while training, from what is larger than the disk, at any position of a shuffled endless stream.
+
+A streamed dataset can only be read in order. Each reader, a loading process of a training process, goes over all rows
+and decodes those at its own positions alone: so each sample is trained on once an epoch, and what stands at a position
+depends on the seed alone, however many readers there are. The price is that each of them fetches all the data.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from zlib import crc32
+
+import datasets
+import torch
+
+from ..errors import UserError
+from ..seeds import mix
+from .bad_samples import BadSample, log_skipped, refuse_unless
+from .rows import Row, RowReader, row_file, row_name
+from .samples import Sample
+
+
+KEPT_ROWS = 32
+"""How far back a reader can go without starting again: a bad sample makes it look ahead."""
+
+NAME_SLOTS = 2**20
+"""Far more than there are bad samples, so that hardly two of them are taken for one."""
+
+
+class StreamedSplit:
+    """One split of a streamed dataset, in its own order; `shuffled` gives the order to train in.
+
+    Args:
+        buffer: how many rows the next one of the shuffled order is drawn from.
+        skip: None in place of bad samples and a line in the log instead of `UserError`.
+    """
+
+    def __init__(self, rows: datasets.IterableDataset, reader: RowReader, buffer: int, skip: bool) -> None:
+        self.rows = reader.undecoded(rows)
+        self.reader = reader
+        self.buffer = buffer
+        self.skip = skip
+        self._length: int | None = None
+        # In memory that loading processes share, found by the name of a row, whose place in the split is unknown.
+        self._skipped = torch.zeros(NAME_SLOTS, dtype=torch.bool).share_memory_()
+        self._cursor = Cursor(self._from)
+
+    def __len__(self) -> int:
+        """The number of rows; where the dataset does not say, all of them are read once to count them."""
+        if self._length is None:
+            split = (self.rows.info.splits or {}).get(str(self.rows.split))
+            self._length = split.num_examples if split else sum(1 for _ in iterate(self.rows))
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample | None:
+        return self.to_sample(self._cursor[index], index)
+
+    def shuffled(self, seed: int) -> "ShuffledStream":
+        """An endless stream in which every epoch is another order of all rows."""
+        return ShuffledStream(self, seed)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many different samples have been passed over so far."""
+        return int(self._skipped.sum())
+
+    def to_sample(self, row: Row, position: int) -> Sample | None:
+        """The sample in a row; one without a file is named by its position."""
+        place = f"streamed {self.rows.split}"
+        if row_file(row, self.reader.image_column) is None:
+            place += f", position {position}"
+        try:
+            return self.reader.read(row, place, position)
+        except BadSample as error:
+            refuse_unless(self.skip, error)
+            slot = crc32(row_name(row, place, self.reader.image_column).encode()) % NAME_SLOTS
+            if not self._skipped[slot]:
+                self._skipped[slot] = True
+                log_skipped(error, self.num_skipped)
+            return None
+
+    def _from(self, start: int) -> Iterator[Row]:
+        return iterate(self.rows.skip(start))
+
+
+class ShuffledStream:
+    """The sample at any position of an endless stream; position p is in epoch p // len(split). Forward is fast."""
+
+    def __init__(self, split: StreamedSplit, seed: int) -> None:
+        self.split = split
+        self.seed = seed
+        self._cursor = Cursor(self._from)
+
+    def __getitem__(self, position: int) -> Sample | None:
+        return self.split.to_sample(self._cursor[position], position)
+
+    def _from(self, start: int) -> Iterator[Row]:
+        epoch, place = divmod(start, len(self.split)) if start else (0, 0)
+        while True:
+            rows = self.split.rows.shuffle(seed=mix(self.seed, 0, epoch), buffer_size=self.split.buffer)
+            yield from islice(iterate(rows), place, None)
+            epoch, place = epoch + 1, 0
+
+
+class Cursor:
+    """Rows that can only be read in order, at any position: a step back further than `KEPT_ROWS` starts again.
+
+    Args:
+        start_at: opens the rows at a position.
+    """
+
+    def __init__(self, start_at: Callable[[int], Iterator[Row]]) -> None:
+        self._start_at = start_at
+        self._process: int | None = None
+
+    def __getitem__(self, position: int) -> Row:
+        # A forked process must not go on reading the files that its parent has open.
+        if self._process != os.getpid() or position < self._next - len(self._recent):
+            self._rows, self._next, self._recent = self._start_at(position), position, deque(maxlen=KEPT_ROWS)
+            self._process = os.getpid()
+        while self._next <= position:
+            self._recent.append(self._advance())
+            self._next += 1
+        return self._recent[position - self._next]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_start_at": self._start_at, "_process": None}
+
+    def _advance(self) -> Row:
+        try:
+            return next(self._rows)
+        except StopIteration:
+            raise IndexError("the stream has ended") from None
+
+
+def iterate(rows: datasets.IterableDataset) -> Iterator[Row]:
+    """All rows in order. Plain iteration would give each of PyTorch's loading processes a part of them."""
+    for batch in rows.iter(batch_size=1):
+        yield {column: values[0] for column, values in batch.items()}
+
+
+def check_not_empty(split: StreamedSplit, where: str) -> None:
+    """Refuse a stream without rows, which would be waited for without end."""
+    if next(iterate(split.rows), None) is None:
+        raise UserError(f"{where}: the split is empty")

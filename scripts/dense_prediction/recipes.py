@@ -45,6 +45,7 @@ class DataRecipe:
     )
     streaming: bool = Field(False, description="of datasets: read while training, for what is larger than the disk")
     shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
+    max_train_samples: Positive | None = Field(None, description="learn from the first so many samples only")
     max_validation_samples: Positive | None = Field(None, description="measure on the first so many samples only")
     workers: NonNegative = Field(0, description="processes that load data; 0 loads it between the steps")
 

@@ -220,6 +220,11 @@ def test_the_recipe_says_what_becomes_of_bad_samples(tmp_path: Path) -> None:
     assert (data.train.num_skipped, data.validation.num_skipped) == (1, 1)
 
 
+def test_the_first_samples() -> None:
+    data = load_data(DataRecipe(path="synthetic_shapes", max_train_samples=3, max_validation_samples=2), SEMANTIC)
+    assert (len(data.train), len(data.validation)) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,5 +1,7 @@
 """What the deformable attention runs on: the native kernel where one fits, else torch."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -98,21 +100,25 @@ def find_local_kernel() -> dict[str, ModuleType]:
 
 
 def load_folder(folder: Path) -> dict[str, ModuleType]:
-    """Load a kernel from its folder, its `build` folder or one variant's.
+    """Load a kernel from its folder, its `build` folder or one variant's."""
+    return load_variant(partial(import_kernels().get_local_kernel, folder))
+
+
+def load_from_hub(name: str, trust_remote_code: bool) -> dict[str, ModuleType]:
+    get_kernel = partial(import_kernels().get_kernel, version=KERNEL_VERSION, trust_remote_code=trust_remote_code)
+    return load_variant(partial(get_kernel, name))
+
+
+def load_variant(load: Callable[..., ModuleType]) -> dict[str, ModuleType]:
+    """The build for this machine.
 
     A CUDA build of torch looks for a CUDA variant only, which carries the CPU code too; without one, the CPU's has to
     be asked for.
     """
-    kernels = import_kernels()
     try:
-        return by_device_type(kernels.get_local_kernel(folder))
+        return by_device_type(load())
     except FileNotFoundError:
-        return by_device_type(kernels.get_local_kernel(folder, backend="cpu"))
-
-
-def load_from_hub(name: str, trust_remote_code: bool) -> dict[str, ModuleType]:
-    kernels = import_kernels()
-    return by_device_type(kernels.get_kernel(name, version=KERNEL_VERSION, trust_remote_code=trust_remote_code))
+        return by_device_type(load(backend="cpu"))
 
 
 def import_kernels() -> ModuleType:

@@ -1,5 +1,6 @@
 """ViT-CoMer: Vision Transformer with convolutional multi-scale feature interaction (CVPR 2024, arXiv 2403.07392)."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ from .trunk_sources import find_trunk, read_pretrained
 SIZE_MULTIPLE = 32
 """The pyramid needs images of a multiple of this many pixels; others are padded at the right and bottom."""
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_vit_comer.ViTCoMerConfig",
+    "AutoModel": "modeling_vit_comer.ViTCoMerModel",
+    "AutoBackbone": "modeling_vit_comer.ViTCoMerBackbone",
+}
+"""Where the Auto classes find our code in a saved folder."""
+
 
 @dataclass
 class ViTCoMerModelOutput(ModelOutput):
@@ -69,6 +77,14 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
     }
     _input_embed_layer = "patch_embed"
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers, with the code beside the weights (`trust_remote_code=True`), for all our Auto classes.
+
+        AutoBackbone reads neither folders nor the cache without a network, AutoModel does: a folder needs both.
+        """
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
     def from_trunk(
@@ -210,6 +226,8 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
     It takes images (batch, num_channels, H, W) of any H and W from 32 pixels.
     """
 
+    _auto_class = "AutoModel"
+
     def __init__(self, config: ViTCoMerConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -322,6 +340,8 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
 
 class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
     """ViT-CoMer for the dense prediction heads of transformers. Its weights have the names of [`ViTCoMerModel`]'s."""
+
+    _auto_class = "AutoBackbone"
 
     def __init__(self, config: ViTCoMerConfig) -> None:
         super().__init__(config)

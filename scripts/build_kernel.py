@@ -425,6 +425,12 @@ def check_loads(variant: Variant, toolchain: Toolchain, folder: Path) -> None:
         raise UserError(f"{variant.name} is built but does not load, the message is above")
 
 
+def variant_named(name: str) -> Variant:
+    """What the sources of today build under a variant's name."""
+    version = re.search(r"-cu(\d+)(\d)-", name)
+    return Variant(PROJECT, "cuda" if version else "cpu", version and f"{version[1]}.{version[2]}")
+
+
 def is_built(variant: Variant, folder: Path) -> bool:
     path = folder / "metadata.json"
     return path.exists() and json.loads(path.read_text())["id"] == variant.ops_id
@@ -461,9 +467,7 @@ def build(variant: Variant, toolchain: Toolchain, output: Path) -> None:
 def remove_outdated(output: Path) -> None:
     """A CUDA build of torch prefers the CUDA variant, also for its CPU code: one of older sources would be used."""
     for path in output.glob("torch-stable-abi*/metadata.json"):
-        version = re.search(r"-cu(\d+)(\d)-", path.parent.name)
-        variant = Variant(PROJECT, "cuda" if version else "cpu", version and f"{version[1]}.{version[2]}")
-        if not is_built(variant, path.parent):
+        if not is_built(variant_named(path.parent.name), path.parent):
             shutil.rmtree(path.parent)
             print(f"{path.parent.name}: removed, its sources have changed")
 

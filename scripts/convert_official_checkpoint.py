@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import timm.data
 import torch
+from transformers import ViTImageProcessor
 
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
@@ -23,16 +25,23 @@ from modeling_vit_comer.conversion import (
 PRESETS = Path(__file__).parents[1] / "configuration" / "backbones"
 
 DESCRIPTION = """\
-Convert a checkpoint of the official ViT-CoMer code (mmdet or mmseg, .pth) to a folder with config.json and
-model.safetensors that ViTCoMerBackbone.from_pretrained reads.
+Convert a checkpoint of the official ViT-CoMer code (mmdet or mmseg, .pth) to a folder that
+ViTCoMerBackbone.from_pretrained reads and push_to_hub.py publishes: config, weights, code and image processor.
 
   python scripts/convert_official_checkpoint.py --checkpoint mask_rcnn.pth --flavour detection \\
       --preset vit-comer-s-dinov2 --output vit-comer-s-dinov2
 
 The backbone is taken out of a whole detector or segmenter; its other parts are named and left out. A model that is
 none of the presets is described by the arguments of the official backbone: a JSON file with what the official config
-has in backbone=dict(...), given as --model-kwargs.
+has in backbone=dict(...), given as --model-kwargs. The image processor only normalises, as img_norm_cfg of the
+official config does: --normalization.
 """
+
+NORMALIZATIONS = {
+    "imagenet": (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD),
+    "half": (timm.data.IMAGENET_INCEPTION_MEAN, timm.data.IMAGENET_INCEPTION_STD),
+}
+"""Mean and standard deviation of R, G, B in 0..1."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,6 +51,12 @@ def parse_arguments() -> argparse.Namespace:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help=f"a published size: {', '.join(preset_names())}")
     model.add_argument("--model-kwargs", type=Path, metavar="FILE.json", help="arguments of the official backbone")
+    parser.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default="imagenet",
+        help="img_norm_cfg: imagenet is mean [123.675, 116.28, 103.53], half (AugReg) is 127.5 (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder to write, new or empty")
     return parser.parse_args()
 
@@ -115,6 +130,8 @@ def main() -> None:
     backbone = ViTCoMerBackbone(config)
     backbone.load_state_dict(weights, strict=True)
     backbone.save_pretrained(arguments.output)
+    mean, std = NORMALIZATIONS[arguments.normalization]
+    ViTImageProcessor(do_resize=False, image_mean=mean, image_std=std).save_pretrained(arguments.output)
     report_left_out(left_out)
     print(f"{backbone.num_parameters():,} parameters written to {arguments.output}")
 

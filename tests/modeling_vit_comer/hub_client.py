@@ -20,6 +20,7 @@ def load(auto_class: str, repository: str, arguments: dict[str, Any]) -> dict[st
         output = model(torch.ones(1, 3, 64, 96))
     return {
         "class": type(model).__name__,
+        "module": type(model).__module__,
         "out_features": model.config.out_features,
         "out_indices": model.config.out_indices,
         "attn_implementation": model.config._attn_implementation,

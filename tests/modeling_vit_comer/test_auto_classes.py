@@ -32,6 +32,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sdpa": ("AutoBackbone", {"attn_implementation": "sdpa"}, {"attn_implementation": "sdpa"}),
     "model": ("AutoModel", {}, {"class": "ViTCoMerModel"}),
     "backbone": ("ViTCoMerBackbone", {}, {"class": "ViTCoMerBackbone"}),
+    "trusted": ("AutoBackbone", {"trust_remote_code": True}, {"module": "modeling_vit_comer.modeling_vit_comer"}),
 }
 OFFLINE_REQUESTS = ["model", "backbone"]
 
@@ -44,6 +45,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     backbone = ViTCoMerBackbone(tiny_config(layer_scale_init_value=0.1)).eval()
     wake_up(backbone)
     backbone.save_pretrained(root / REPOSITORY)
+    # With code in it, transformers would ask whether to trust it, if it did not prefer the package.
+    assert (root / REPOSITORY / "modeling_vit_comer.py").is_file()
     with serve_hub(root) as endpoint:
         environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path_factory.mktemp("home")), "NO_PROXY": "*"}
         yield {"environment": environment, "backbone": backbone}

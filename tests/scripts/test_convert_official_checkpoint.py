@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoImageProcessor
 
 import convert_official_checkpoint
 from dense_prediction.errors import UserError
+from dense_prediction.hub import ModelFiles, stage_model
 from modeling_vit_comer import ViTCoMerBackbone
 from official import kept_model, official_fill, unit_variance
 
@@ -52,6 +54,21 @@ def test_converted_folder_loads(files: Path) -> None:
     assert torch.equal(backbone.upsample.bias, official["up.bias"])
     with torch.no_grad():
         assert backbone(unit_variance("image", [1, 3, 64, 64])).feature_maps[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "mean"), [({}, [0.485, 0.456, 0.406]), ({"normalization": "half"}, [0.5, 0.5, 0.5])]
+)
+def test_converted_folder_can_be_published(
+    files: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, str], mean: list[float]
+) -> None:
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, "argv", ["convert_official_checkpoint.py", *arguments(**choice)])
+    convert_official_checkpoint.main()
+    stage_model(files / "converted", "org/name", ModelFiles(), files / "staged")
+    processor = AutoImageProcessor.from_pretrained(files / "staged")
+    assert list(processor.image_mean) == mean and not processor.do_resize
+    assert (files / "staged" / "modeling_vit_comer.py").is_file()
 
 
 def test_mistake_ends_in_one_line(files: Path) -> None:

@@ -1,0 +1,135 @@
+"""The files of a model's repository: what anybody needs who has transformers and timm but not our package."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
+
+import modeling_vit_comer
+from modeling_vit_comer import ViTCoMerConfig
+from modeling_vit_comer.configuration_heads import HEAD_CONFIGS, carry_code
+
+from ..errors import UserError
+from .card import minimal_card
+from .licences import find_licence, trunk_name
+
+
+PROCESSOR = "preprocessor_config.json"
+RESULTS = "results.json"
+OUTDATED = ("*.safetensors", "*.safetensors.index.json", "*.py")
+"""What a version of a model leaves behind in its repository, where transformers might take it for the next one's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """What goes beside a model's weights, config and code.
+
+    Attributes:
+        card: README.md; if None that of the model's folder, if it has one.
+        licence: its name, with `licence_text`; Apache-2.0 if None.
+        results: measured numbers; if None results.json in the model's folder or, of a trained model, beside it.
+        max_shard_size: weights are cut into files of this size. An interrupted upload goes on at the next file.
+    """
+
+    card: Path | None = None
+    licence: str | None = None
+    licence_text: Path | None = None
+    results: Path | None = None
+    max_shard_size: str = "2GB"
+
+
+def stage_model(folder: Path, repository: str, files: ModelFiles, staged: Path) -> bool:
+    """Write into `staged` all that goes into the repository of the model in `folder`.
+
+    Returns:
+        Whether somebody wrote the card; else it says only what the files themselves say.
+
+    Raises:
+        UserError: the folder holds no complete model of ours, a file is missing, or a licence is.
+    """
+    model = load_model(folder)
+    licence = find_licence(backbone_config(model.config).trunk_config, files.licence, files.licence_text)
+    results = find_results(folder, files.results)
+    card = find_card(folder, files.card)
+    try:
+        model.save_pretrained(staged, max_shard_size=files.max_shard_size)
+    except ValueError as error:
+        raise UserError(f"--max-shard-size {files.max_shard_size}: {error}") from error
+    copy_processor(folder, staged)
+    shutil.copyfile(licence.text, staged / "LICENSE")
+    if results is not None:
+        shutil.copyfile(results, staged / RESULTS)
+    if card is not None:
+        shutil.copyfile(card, staged / "README.md")
+    else:
+        trunk = trunk_name(backbone_config(model.config).trunk_config)
+        text = minimal_card(model, repository, trunk, licence, has_results=results is not None)
+        (staged / "README.md").write_text(text, encoding="utf-8")
+    return card is not None
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The backbone or the head's model in a folder, which will be saved together with the code of its backbone.
+
+    Raises:
+        UserError: there is none, weights are missing or too many, or the backbone is no ViT-CoMer.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no model folder: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        model_class = find_class(folder, config)
+        model, report = model_class.from_pretrained(folder, config=config, output_loading_info=True)
+        if config.model_type != ViTCoMerConfig.model_type:
+            carry_code(model)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot load the model in {folder}: {' '.join(str(error).split())}") from error
+    for name, keys in report.items():
+        if keys:
+            raise UserError(f"the weights in {folder} do not fit its config: {name} {sorted(map(str, keys))[:5]}")
+    return model.eval()
+
+
+def find_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of a saved model, by name: one of ours, or a head of transformers."""
+    name = next(iter(config.architectures or []), "")
+    library = modeling_vit_comer if isinstance(config, ViTCoMerConfig) else transformers
+    if type(config) is not ViTCoMerConfig and type(config).__name__ not in HEAD_CONFIGS:
+        raise UserError(f"{folder} holds a {name or config.model_type}, which is no model round a ViT-CoMer")
+    if not hasattr(library, name):
+        raise UserError(f"config.json in {folder} does not say which model it is: architectures is {name!r}")
+    return getattr(library, name)
+
+
+def backbone_config(config: PreTrainedConfig) -> ViTCoMerConfig:
+    """Of a head's config, or the config itself."""
+    return getattr(config, "backbone_config", config)
+
+
+def copy_processor(folder: Path, staged: Path) -> None:
+    try:
+        AutoImageProcessor.from_pretrained(folder)
+        shutil.copyfile(folder / PROCESSOR, staged / PROCESSOR)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} has no {PROCESSOR} that can be read, by which others prepare images as the model needs them: "
+            "save one there, for example transformers.ViTImageProcessor(do_resize=False, image_mean=[...], "
+            "image_std=[...]).save_pretrained(FOLDER)"
+        ) from error
+
+
+def find_results(folder: Path, given: Path | None) -> Path | None:
+    """A file that was asked for, or what `train.py` wrote: OUTPUT/results.json beside OUTPUT/best_model."""
+    if given is not None and not given.is_file():
+        raise UserError(f"--results: there is no file {given}")
+    beside = [folder.resolve().parent / RESULTS] if folder.resolve().name == "best_model" else []
+    return given or next((path for path in [folder / RESULTS, *beside] if path.is_file()), None)
+
+
+def find_card(folder: Path, given: Path | None) -> Path | None:
+    if given is not None and not given.is_file():
+        raise UserError(f"--card: there is no file {given}")
+    return given or next((path for path in [folder / "README.md"] if path.is_file()), None)

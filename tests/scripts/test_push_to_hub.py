@@ -1,0 +1,323 @@
+"""`scripts/push_to_hub.py` against a Hub of our own: what goes up, in which order, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig, SegformerImageProcessor, ViTImageProcessor
+
+import modeling_vit_comer
+import push_to_hub
+import tiny
+from dense_prediction.errors import UserError
+from hub import TOKEN, Hub, Repository, serve
+from modeling_vit_comer import ViTCoMerBackbone
+from test_heads import HEADS
+from tiny import tiny_config
+
+
+REPOSITORY = "org/vit-comer-tiny"
+CODE = {
+    "configuration_vit_comer.py",
+    "deformable_attention.py",
+    "interaction.py",
+    "kernel_choice.py",
+    "modeling_vit_comer.py",
+    "spatial_pyramid.py",
+    "timm_trunks.py",
+    "transformers_trunks.py",
+    "trunk.py",
+    "trunk_sources.py",
+}
+FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json", "LICENSE", "README.md"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub without repositories, which is huggingface_hub's for the test."""
+    hub = Hub()
+    with serve(hub) as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("NO_PROXY", "*")
+        yield hub
+
+
+def save(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    ViTImageProcessor(do_resize=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def backbone() -> ViTCoMerBackbone:
+    torch.manual_seed(0)
+    return ViTCoMerBackbone(tiny_config())
+
+
+@pytest.fixture
+def folder(backbone: ViTCoMerBackbone, tmp_path: Path) -> Path:
+    return save(backbone, tmp_path / "backbone")
+
+
+def push(folder: Path, *arguments: str, repository: str = REPOSITORY) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["push_to_hub.py", str(folder), repository, *arguments])
+        push_to_hub.main()
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What a process prints whose Hub is that of the test."""
+    paths = [str(Path(file).parent) for file in (modeling_vit_comer.__path__[0], tiny.__file__)]
+    environment = os.environ | {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(folder / "home"), "PYTHONPATH": os.pathsep.join(paths)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def repository_of(hub: Hub, name: str = REPOSITORY) -> Repository:
+    return hub.repositories[f"models/{name}"]
+
+
+def content(hub: Hub, path: str, branch: str = "main") -> bytes:
+    return hub.blobs[repository_of(hub).files(branch)[path]]
+
+
+def test_command(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    """As a person calls it."""
+    output = run([sys.executable, push_to_hub.__file__, str(folder), REPOSITORY, "--private"], tmp_path)
+    repository = repository_of(hub)
+    assert output.splitlines()[-1] == f"{constants.ENDPOINT}/{REPOSITORY}/commit/{repository.branches['main']}"
+    assert repository.private and len(repository.commits) == 2
+    assert repository.files().keys() - {".gitattributes"} == FILES
+    assert b"Apache License" in content(hub, "LICENSE")
+    card = ModelCard(content(hub, "README.md").decode())
+    assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
+    assert f'AutoBackbone.from_pretrained("{REPOSITORY}"' in card.text
+
+
+def test_dry_run_lists_what_goes_up(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.delenv("HF_TOKEN")
+        push(folder, "--dry-run")
+    assert not hub.requests
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[-1] == "dry run: nothing was sent"
+    push(folder)
+    sizes = {path: len(hub.blobs[oid]) for path, oid in repository_of(hub).files().items() if path in FILES}
+    assert listed[:-2] == [f"{size:>15,}  {name}" for name, size in sorted(sizes.items())]
+    assert listed[-2].split() == [f"{sum(sizes.values()):,}", "bytes", "in", str(len(FILES)), "files"]
+
+
+def test_only_update_changes_what_is_there(hub: Hub, folder: Path) -> None:
+    push(folder)
+    before = repository_of(hub).branches["main"]
+    with pytest.raises(UserError, match=f"{REPOSITORY} is there already.*--update"):
+        push(folder)
+    assert repository_of(hub).branches["main"] == before
+
+
+def test_a_version_leaves_nothing_behind(hub: Hub, folder: Path) -> None:
+    """Weights of the version before, in one file, would be loaded instead of the new ones in several."""
+    push(folder)
+    repository = repository_of(hub)
+    repository.commit("main", repository.files() | {"old_code.py": hub.store(b"")})
+    push(folder, "--update", "--max-shard-size", "200KB")
+    weights = sorted(path for path in repository.files() if path.startswith("model"))
+    assert weights[0].startswith("model-00001-of-0000") and weights[-2:] == [
+        "model.safetensors.index.json",
+        "modeling_vit_comer.py",
+    ]
+    assert "model.safetensors" not in weights and "old_code.py" not in repository.files()
+    push(folder, "--update")
+    assert repository.files().keys() - {".gitattributes"} == FILES
+
+
+def test_cards(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    """One that somebody wrote is never replaced by ours."""
+    written = "---\nlicense: apache-2.0\n---\nWritten by hand.\n"
+    (tmp_path / "card.md").write_text(written)
+    push(folder)
+    push(folder, "--update", "--card", str(tmp_path / "card.md"))
+    assert content(hub, "README.md").decode() == written
+    push(folder, "--update", "--max-shard-size", "200KB")
+    assert content(hub, "README.md").decode() == written
+    (folder / "README.md").write_text(written + "In the folder.\n")
+    push(folder, "--update")
+    assert content(hub, "README.md").decode() == written + "In the folder.\n"
+
+
+def test_interrupted_upload_goes_on(hub: Hub, folder: Path) -> None:
+    arguments = ("--max-shard-size", "100KB")
+    hub.refuse_uploads = lambda size: len(hub.uploaded()) > 2
+    with pytest.raises(UserError, match="interrupted.*run the same command again"):
+        push(folder, *arguments)
+    assert repository_of(hub).files().keys() == {".gitattributes"}
+    arrived = {oid for oid in hub.uploaded() if oid in hub.blobs}
+    assert arrived
+    hub.refuse_uploads = lambda size: False
+    hub.requests.clear()
+    push(folder, *arguments)
+    shards = {oid for path, oid in repository_of(hub).files().items() if path.endswith(".safetensors")}
+    assert set(hub.uploaded()) == shards - arrived != set()
+
+
+def test_revision_and_pull_request(hub: Hub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    push(folder, "--revision", "experiment")
+    repository = repository_of(hub)
+    assert repository.files("experiment").keys() >= FILES
+    assert repository.files().keys() == {".gitattributes"}
+    push(folder, "--create-pr")
+    assert repository.files("refs/pr/1").keys() >= FILES
+    assert repository.files().keys() == {".gitattributes"}
+    assert capsys.readouterr().out.splitlines()[-1].endswith("/discussions/1")
+
+
+def test_trained_model(hub: Hub, tmp_path: Path) -> None:
+    """What `train.py` leaves: a head, its processor, and the results beside the folder."""
+    model = HEADS["upernet"].build()
+    folder = tmp_path / "best_model"
+    model.save_pretrained(folder)
+    SegformerImageProcessor().save_pretrained(folder)
+    (tmp_path / "results.json").write_text('{"step": 6}')
+    push(folder)
+    assert repository_of(hub).files().keys() - {".gitattributes"} == FILES | {"configuration_heads.py", "results.json"}
+    assert json.loads(content(hub, "results.json")) == {"step": 6}
+    config = json.loads(content(hub, "config.json"))
+    assert config["auto_map"] == {"AutoConfig": "configuration_heads.UperNetConfig"}
+    assert config["model_type"] == "upernet"
+    assert ModelCard(content(hub, "README.md").decode()).data.pipeline_tag == "image-segmentation"
+
+
+PUSH_BY_METHOD = f"""
+from modeling_vit_comer import ViTCoMerBackbone
+from modeling_vit_comer.configuration_heads import carry_code
+from test_heads import HEADS
+from tiny import tiny_config
+
+ViTCoMerBackbone(tiny_config()).push_to_hub("{REPOSITORY}")
+model = HEADS["detr"].build()
+carry_code(model)
+model.push_to_hub("org/detr")
+"""
+
+
+def test_push_to_hub_methods(hub: Hub, tmp_path: Path) -> None:
+    """Of our classes, and of transformers' own after one call."""
+    run([sys.executable, "-c", PUSH_BY_METHOD], tmp_path)
+    assert repository_of(hub).files().keys() >= CODE | {"config.json", "model.safetensors", "README.md"}
+    assert json.loads(content(hub, "config.json"))["auto_map"].keys() == {"AutoConfig", "AutoModel", "AutoBackbone"}
+    assert repository_of(hub, "org/detr").files().keys() >= CODE | {"configuration_heads.py", "model.safetensors"}
+
+
+@pytest.mark.parametrize("trunk", ["vit_small_patch16_dinov3", "vit_tiny_patch16_224"])
+def test_licence(hub: Hub, tmp_path: Path, trunk: str) -> None:
+    """Weights from DINOv3 stay under its licence, whose text goes along."""
+    model_args = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    trunk_config = {"model_type": "timm_wrapper", "architecture": trunk, "model_args": model_args}
+    folder = save(ViTCoMerBackbone(tiny_config(trunk_config=trunk_config)), tmp_path / "backbone")
+    (tmp_path / "DINOV3").write_text("the licence of DINOv3")
+    if "dinov3" in trunk:
+        with pytest.raises(UserError, match="inherit its licence: give --license dinov3-license"):
+            push(folder)
+    push(folder, "--license", "dinov3-license", "--license-file", str(tmp_path / "DINOV3"))
+    assert content(hub, "LICENSE") == b"the licence of DINOv3"
+    data = ModelCard(content(hub, "README.md").decode()).data
+    assert (data.license, data.license_name) == ("other", "dinov3-license")
+
+
+def remove_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+
+
+def drop_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("upsample.bias")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_weights_off(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def save_another_model(folder: Path) -> None:
+    ResNetBackbone(ResNetConfig(depths=[1], hidden_sizes=[8], embedding_size=8)).save_pretrained(folder)
+
+
+def save_another_backbone(folder: Path) -> None:
+    config = ResNetConfig(depths=[1, 1, 1, 1], hidden_sizes=[8] * 4, embedding_size=8, out_indices=[1, 2, 3, 4])
+    model = HEADS["upernet"].build()
+    type(model)(type(model.config)(backbone_config=config, hidden_size=16)).save_pretrained(folder)
+
+
+def write_bad_card(folder: Path) -> None:
+    (folder / "README.md").write_text("no metadata")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (remove_processor, [], "has no preprocessor_config.json"),
+        (drop_a_weight, [], "do not fit its config: missing_keys.*upsample.bias"),
+        (cut_weights_off, [], "cannot load the model"),
+        (save_another_model, [], "ResNetBackbone, which is no model round a ViT-CoMer"),
+        (save_another_backbone, [], "has no ViT-CoMer backbone"),
+        (write_bad_card, [], "metadata"),
+        (nothing, ["--card", "nowhere.md"], "--card: there is no file nowhere.md"),
+        (nothing, ["--results", "nowhere.json"], "--results: there is no file nowhere.json"),
+        (nothing, ["--license", "mit"], "give --license NAME and --license-file"),
+        (nothing, ["--license", "mit", "--license-file", "nowhere"], "there is no file nowhere"),
+        (nothing, ["--max-shard-size", "much"], "--max-shard-size much"),
+        (nothing, ["--revision", "a", "--create-pr"], "leave out --revision or --create-pr"),
+        (nothing, ["--create-pr"], f"there is no {REPOSITORY}"),
+    ],
+)
+def test_mistakes(hub: Hub, folder: Path, spoil, arguments: list[str], message: str) -> None:
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        push(folder, *arguments)
+    repositories = hub.repositories.values()
+    assert all(repository.files().keys() == {".gitattributes"} for repository in repositories)
+
+
+@pytest.mark.parametrize(
+    ("repository", "token", "message"),
+    [
+        ("org/name", None, "no token of the Hub: log in with `hf auth login`"),
+        ("org/name", "hf_wrong", "does not accept the token"),
+        ("others/name", TOKEN, "may not write to others/name"),
+        ("a/b/c", TOKEN, "'a/b/c'"),
+    ],
+)
+def test_refusals_of_the_hub(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, repository: str, token: str | None, message: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token or "")
+    with pytest.raises(UserError, match=message):
+        push(folder, repository=repository)
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_no_network(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(UserError, match="cannot reach http://127.0.0.1:9"):
+        push(folder)

@@ -149,8 +149,7 @@ def parse_arguments() -> argparse.Namespace:
         "--score-threshold",
         metavar="SCORE",
         type=share,
-        help="leave out objects and segments with a lower score, 0 to 1 (default: 0.5, of panoptic segmentation 0.8); "
-        "overlays never show boxes and instances below 0.3",
+        help="leave out objects and segments with a lower score, 0 to 1 (default: 0.5, of panoptic segmentation 0.8)",
     )
     parser.add_argument(
         "--legend",

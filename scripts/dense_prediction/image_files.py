@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
-from .data.images import DAMAGED
+from .data.images import DAMAGED, to_rgb
 from .errors import UserError
 
 
@@ -17,8 +16,6 @@ OVERLAY_SUFFIX = ".overlay.png"
 FEATURES_SUFFIX = ".features.png"
 
 _WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX)
-_TOO_DEEP = ("I", "F")
-"""Modes of 32-bit numbers, of which nobody knows which one is white."""
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -82,19 +79,9 @@ def read_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is refused
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except DAMAGED as error:
         raise UserError(f"cannot read {path} as an image: {error}") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _TOO_DEEP:
-        raise ValueError(f"its mode is {image.mode}, 32 bits a pixel: save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):  # PIL would make everything above 255 white
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _images_in(folder: Path) -> list[Path]:

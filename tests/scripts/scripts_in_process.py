@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from miniature_heads import FIELDS, LABELS, THINGS
 
 from dense_prediction import command_line
 from dense_prediction.backbones import build_backbone
 from dense_prediction.heads import HEADS, Task, build_model, build_processor
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe, TransformRecipe
+from miniature_heads import FIELDS, LABELS, THINGS
 
 
 TASKS: dict[Task, str] = {

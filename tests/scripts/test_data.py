@@ -12,7 +12,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from miniature import ROOT, draw_rows
 from PIL import Image
 from torchvision.ops import masks_to_boxes
 
@@ -24,6 +23,7 @@ from dense_prediction.data.rows import ObjectsReader, SemanticReader
 from dense_prediction.errors import UserError
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import DataRecipe
+from miniature import ROOT, draw_rows
 
 
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"

@@ -7,16 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import pytest
 import torch
 import yaml
-from miniature import ROOT, draw_rows
-from miniature_heads import LABELS, THINGS
-from scripts_in_process import TASKS, last_error, run_script, save_model
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
+import evaluate
 from dense_prediction.data import Data, load_data
 from dense_prediction.errors import UserError
 from dense_prediction.heads import PredictionOptions, Task
@@ -25,6 +22,9 @@ from dense_prediction.prediction import load_model, predict_image
 from dense_prediction.recipes import DataRecipe
 from dense_prediction.tables import to_table
 from dense_prediction.trained_labels import check_fits
+from miniature import ROOT, draw_rows
+from miniature_heads import LABELS, THINGS
+from scripts_in_process import TASKS, last_error, run_script, save_model
 
 
 SAMPLES = 3

@@ -10,18 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import finetune_with_trainer
 import pytest
 import torch
 import transformers.trainer
-from miniature import ROOT
-from miniature_heads import FIELDS
 from safetensors.torch import load_file, save_file
-from scripts_in_process import TASKS, last_error, run_script
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
+import finetune_with_trainer
 from dense_prediction import hf_trainer
 from dense_prediction.data import load_data
 from dense_prediction.errors import UserError
@@ -34,6 +31,9 @@ from dense_prediction.optimization import build_optimizer
 from dense_prediction.prediction import load_model, predict_image
 from dense_prediction.recipe_loading import dotted_fields, load_recipe
 from dense_prediction.trainer import TrainingRun
+from miniature import ROOT
+from miniature_heads import FIELDS
+from scripts_in_process import TASKS, last_error, run_script
 
 
 SEMANTIC, DETECTION = "semantic_segmentation", "object_detection"

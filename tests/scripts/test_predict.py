@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import predict
 import pytest
 import torch
-from miniature_heads import LABELS
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scripts_in_process import TASKS, last_error, run_script, save_model
 
+import predict
 from dense_prediction.drawing import class_color, draw
 from dense_prediction.errors import UserError
 from dense_prediction.heads import Prediction, PredictionOptions, Task
 from dense_prediction.image_files import find_images, output_stems, read_image
 from dense_prediction.prediction import load_model, predict_image
 from dense_prediction.prediction_files import describe
+from miniature_heads import LABELS
+from scripts_in_process import TASKS, last_error, run_script, save_model
 
 
 EVERYTHING = ["--score-threshold", "0"]

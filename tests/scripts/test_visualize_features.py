@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-import visualize_features
-from miniature import BACKBONE
 from PIL import Image
 from safetensors.torch import save_file
-from scripts_in_process import last_error, run_script, save_model
 from torch.nn.functional import interpolate
 from transformers import UperNetConfig, UperNetForSemanticSegmentation, ViTImageProcessor
 
+import visualize_features
 from dense_prediction.backbones import build_backbone
 from dense_prediction.feature_pages import draw_page
 from dense_prediction.feature_sources import from_folder
@@ -23,6 +21,8 @@ from dense_prediction.heads import encoder_of
 from dense_prediction.prediction import load_model
 from dense_prediction.recipes import BackboneRecipe
 from dense_prediction.simple_feature_pyramid import STRIDES
+from miniature import BACKBONE
+from scripts_in_process import last_error, run_script, save_model
 
 
 CPU = torch.device("cpu")

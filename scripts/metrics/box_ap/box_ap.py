@@ -7,8 +7,9 @@ installed or on the path for it, and no network is needed.
 from typing import Any
 
 import datasets
-import evaluate
 import torch
+
+import evaluate
 
 from .average_precision import ImageRecord, average_precision, corners_to_coco
 

@@ -7,8 +7,9 @@ installed or on the path for it, and no network is needed.
 from typing import Any
 
 import datasets
-import evaluate
 import torch
+
+import evaluate
 
 from .panoptic_quality import Segments, class_qualities, count_segments
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import pytest
 import torch
 import yaml
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
-import evaluate
 from dense_prediction.data import Data, load_data
 from dense_prediction.errors import UserError
 from dense_prediction.heads import PredictionOptions, Task

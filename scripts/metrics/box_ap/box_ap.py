@@ -7,9 +7,8 @@ installed or on the path for it, and no network is needed.
 from typing import Any
 
 import datasets
-import torch
-
 import evaluate
+import torch
 
 from .average_precision import ImageRecord, average_precision, corners_to_coco
 

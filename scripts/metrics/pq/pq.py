@@ -7,9 +7,8 @@ installed or on the path for it, and no network is needed.
 from typing import Any
 
 import datasets
-import torch
-
 import evaluate
+import torch
 
 from .panoptic_quality import Segments, class_qualities, count_segments
 

@@ -5,10 +5,9 @@ installed or on the path for it, and no network is needed.
 """
 
 import datasets
+import evaluate
 import numpy as np
 import torch
-
-import evaluate
 
 from .confusion import (
     class_accuracy,

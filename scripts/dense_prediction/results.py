@@ -1,4 +1,4 @@
-"""`results.json`: what a run measured and on what, numbers only."""
+"""`results.json`: what a run measured, with which recipe and on what."""
 
 import dataclasses
 import json
@@ -11,18 +11,29 @@ import torch
 
 from .checkpointing import RunState
 from .recipes import Recipe
+from .replacing import write_text
 
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "accelerate", "datasets", "numpy")
 
 
-def write_results(recipe: Recipe, state: RunState, device: torch.device) -> Path:
-    """Write the file into the output folder and return its path."""
+def write_results(
+    recipe: Recipe, state: RunState, device: torch.device, *, metric: str, processes: int = 1, finished: bool = True
+) -> Path:
+    """Write the file into the output folder and return its path.
+
+    Args:
+        metric: key of the number that chose the best model.
+        finished: whether the run has come to its end.
+    """
     path = Path(recipe.output) / "results.json"
-    content: dict[str, Any] = {"name": recipe.name, "seed": recipe.seed, **dataclasses.asdict(state)}
-    content["device"] = device_name(device)
+    best = {"step": state.best_step, "metric": metric, metric: state.best_score}
+    content: dict[str, Any] = {"name": recipe.name, "task": recipe.task, "seed": recipe.seed, "finished": finished}
+    content |= {"best": best, **dataclasses.asdict(state)}
+    content |= {"device": device_name(device), "processes": processes}
     content["versions"] = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content["recipe"] = dataclasses.asdict(recipe)
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return path
 
 

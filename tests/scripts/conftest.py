@@ -7,12 +7,18 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState
-from miniature import BACKBONE, HEADS, ROOT, draw_rows
+
+from miniature import BACKBONE, ROOT, draw_rows
+from miniature_heads import FIELDS, HEADS_AND_TASKS
 
 
 sys.path.insert(0, str(ROOT / "scripts"))
+
+# The models are so small that threads would only wait for each other, long when other processes use the cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +42,19 @@ def head_name() -> str:
 
 
 @pytest.fixture(scope="module")
-def recipe_file(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path, head_name: str) -> Path:
+def task(head_name: str) -> str:
+    return dict(reversed(HEADS_AND_TASKS))[head_name]
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path, head_name: str, task: str) -> Path:
     """Six steps on the drawn shapes."""
     tree = {
+        "task": task,
         "data": {"path": "synthetic_shapes", "max_validation_samples": 2},
         "transforms": {"base_size": [64, 64], "crop_size": [64, 64]},
         "backbone": {"config": str(backbone_file)},
-        "head": {"name": head_name, "config": HEADS[head_name]},
+        "head": {"name": head_name, "config": FIELDS[head_name]},
         "optimization": {"learning_rate": 1.0e-3, "max_grad_norm": 1.0},
         "training": {"steps": 6, "batch_size": 2, "evaluate_every": 6, "checkpoint_every": 2},
     }

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from miniature import HEADS as SEGMENTATION_FIELDS
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from dense_prediction.backbones import build_backbone
 from dense_prediction.heads import HEADS, Batch, Task, build_model
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe
+from miniature import HEADS as SEGMENTATION_FIELDS
 
 
 LABELS = ["sky", "dog", "car"]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import BACKBONE
-from miniature_heads import HEADS_AND_TASKS, build, draw_batch
 from safetensors.torch import save_file
 from transformers import AutoBackbone, AutoConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -18,6 +16,8 @@ from dense_prediction.heads import HEADS, Task, encoder_of
 from dense_prediction.optimization import parameter_groups
 from dense_prediction.recipes import BackboneRecipe, OptimizationRecipe
 from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid, SimpleFeaturePyramidBackbone
+from miniature import BACKBONE
+from miniature_heads import HEADS_AND_TASKS, build, draw_batch
 from modeling_vit_comer import ViTCoMerBackbone
 
 

@@ -12,17 +12,18 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from miniature import ROOT, draw_rows
 from PIL import Image
 from torchvision.ops import masks_to_boxes
 
 from dense_prediction import shapes
 from dense_prediction.data import IGNORE_INDEX, BadSample, CheckedSplit, DatasetSplit, ShapesSplit, load_data
 from dense_prediction.data.bundle import TASKS
+from dense_prediction.data.images import read_rgb
 from dense_prediction.data.rows import ObjectsReader, SemanticReader
 from dense_prediction.errors import UserError
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import DataRecipe
+from miniature import ROOT, draw_rows
 
 
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
@@ -343,3 +344,13 @@ def test_shapes_are_drawn_as_ever() -> None:
     image, mask = shapes.draw_sample(0, 0, 64)
     assert hashlib.sha256(mask.tobytes()).hexdigest().startswith("bb300c2ef1dc68f6")
     np.testing.assert_allclose(np.asarray(image).mean((0, 1)), [133.05, 134.05, 134.82], atol=0.02)
+
+
+def test_deep_pictures(tmp_path: Path) -> None:
+    """16 bits become 8 as they are seen; numbers of 32 bits are no colours."""
+    levels = np.array([[0, 256 * 100, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert np.asarray(read_rgb(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 100, 255]
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(UserError, match=r"float.tiff has no colours: its mode is F, 32 bits a pixel"):
+        read_rgb(tmp_path / "float.tiff")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import ROOT
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torchvision.ops import masks_to_boxes
@@ -17,6 +16,7 @@ from dense_prediction.data.coco_json import PackedRecords
 from dense_prediction.data.coco_masks import run_lengths
 from dense_prediction.errors import UserError
 from dense_prediction.recipes import DataRecipe
+from miniature import ROOT
 
 
 COCO_MINI = ROOT.parent / "shared" / "data" / "coco_mini"

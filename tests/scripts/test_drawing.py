@@ -118,12 +118,15 @@ def test_boxes_follow_an_enlarged_picture() -> None:
     assert drawn[:, 0].max() == 225, "the lower side"
 
 
-def test_low_scores_are_not_drawn() -> None:
-    annotation = left_and_right("instance_segmentation", (640, 480)) | {"scores": torch.tensor([0.9, 0.1])}
-    picture = draw(black((640, 480)), annotation, LABELS)
-    assert picture.getpixel((480, 400)) == BLACK
-    assert picture.getpixel((160, 400)) != BLACK
-    assert object_color(1) not in colors_of(with_legend(picture, [annotation], LABELS))
+def test_low_scores_are_not_shown_beside_the_truth() -> None:
+    truth = left_and_right("instance_segmentation", (640, 480))
+    scored = truth | {"scores": torch.tensor([0.9, 0.1])}
+    picture = draw(black((640, 480)), scored, LABELS)
+    assert BLACK not in (picture.getpixel((160, 400)), picture.getpixel((480, 400)))
+    empty = {key: value[:0] for key, value in truth.items()}
+    page = comparison([(black((640, 480)), empty, scored)], LABELS)
+    assert object_color(2) in colors_of(page)
+    assert object_color(1) not in colors_of(page)
 
 
 def test_objects_of_one_class_have_shades_of_their_own() -> None:

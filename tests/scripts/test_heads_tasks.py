@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, SIZES, THINGS, build, draw_batch
 from torch.nn.functional import avg_pool2d
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
@@ -27,6 +26,7 @@ from dense_prediction.heads import (
     things_of,
 )
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe
+from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, SIZES, THINGS, build, draw_batch
 
 
 DETECTORS = [name for name, task in HEADS_AND_TASKS if task == "object_detection"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from miniature import ROOT
 from test_metrics import LABELS, random_maps
 from test_metrics_detection import LABELS as OBJECTS
 from test_metrics_detection import Pair, random_pairs, without_predictions, without_truth
@@ -19,6 +18,7 @@ from test_metrics_panoptic import VOID, annotation, measure
 
 from dense_prediction import metrics
 from dense_prediction.metrics import Annotation
+from miniature import ROOT
 
 
 PROGRAM = """

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import HEADS
 from torch import nn
 from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig
 
@@ -15,6 +14,7 @@ from dense_prediction.errors import UserError
 from dense_prediction.heads import build_model
 from dense_prediction.optimization import build_optimizer, describe_groups, parameter_groups
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe, OptimizationRecipe
+from miniature import HEADS
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -17,6 +16,7 @@ from dense_prediction.loading import collate
 from dense_prediction.prediction import load_model, predict_image, prepare_image
 from dense_prediction.recipes import HeadRecipe, TransformRecipe
 from dense_prediction.transforms import EvaluationTransform
+from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 
 
 CPU = torch.device("cpu")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from miniature import ROOT
 
 from dense_prediction.errors import UserError
 from dense_prediction.recipe_loading import dotted_fields, load_recipe
+from miniature import ROOT
 
 
 RECIPES = ROOT / "configuration" / "recipes"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from miniature import ROOT
 from PIL import Image
 from test_recipes import COMMITTED, RECIPES
 from transformers import PreTrainedModel
@@ -25,6 +24,7 @@ from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import BackboneRecipe, DataRecipe, Recipe
 from dense_prediction.schedules import build_scheduler, training_steps
 from dense_prediction.transforms import EvaluationTransform, TrainingTransform
+from miniature import ROOT
 from modeling_vit_comer import ViTCoMerPreTrainedModel
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniature import draw_rows
 from pydantic import ValidationError
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
@@ -19,6 +18,7 @@ from dense_prediction.data import IGNORE_INDEX, VOID, Sample
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import TransformRecipe
 from dense_prediction.transforms import EvaluationTransform, TrainingTransform, evaluation_size
+from miniature import draw_rows
 
 
 @pytest.fixture(scope="module")

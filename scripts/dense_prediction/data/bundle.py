@@ -54,17 +54,18 @@ def load_data(recipe: DataRecipe, task: str) -> Data:
             the format has no such samples.
     """
     source = _open(recipe, task)
-    train = _first(_split(source, recipe, "train_split"), recipe.max_train_samples)
-    validation = _first(_split(source, recipe, "validation_split"), recipe.max_validation_samples)
+    train = _first(_split(source, recipe, "train_split"), "max_train_samples", recipe)
+    validation = _first(_split(source, recipe, "validation_split"), "max_validation_samples", recipe)
     test = None if recipe.test_split is None else _split(source, recipe, "test_split")
     return Data(train, validation, test, source.labels, source.things)
 
 
-def _first(split: Split, number: int | None) -> Split:
+def _first(split: Split, key: str, recipe: DataRecipe) -> Split:
+    number = getattr(recipe, key)
     if number is None:
         return split
     if isinstance(split, StreamedSplit):
-        raise UserError(f"data.max_train_samples={number} needs data.streaming=false")
+        raise UserError(f"data.{key}={number} needs data.streaming=false")
     return FirstSamples(split, number)
 
 

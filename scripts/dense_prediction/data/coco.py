@@ -7,7 +7,7 @@ from ..recipes import DataRecipe
 from .bad_samples import BadSample
 from .coco_json import CocoFile, coco_labels
 from .coco_masks import decode_segmentation
-from .images import read
+from .images import read_rgb
 from .instances import Instance, instance_fields
 from .samples import Sample, Split, new_sample
 from .source import Source, split_path
@@ -33,7 +33,7 @@ class CocoSplit:
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
         path = self.images / fields["file_name"]
-        image = read(path).convert("RGB")
+        image = read_rgb(path)
         size = image.height, image.width
         annotated = fields.get("height", image.height), fields.get("width", image.width)
         if size != annotated:

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..recipes import DataRecipe
 from .bad_samples import BadSample
 from .coco_json import CocoFile, coco_labels
-from .images import read
+from .images import read, read_rgb
 from .samples import VOID, Sample, Split, new_sample, to_mask
 from .source import Source, split_path
 
@@ -35,7 +35,7 @@ class PanopticSplit:
         if len(annotations) != 1:
             raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
         mask_path = self.masks / annotations[0].get("file_name", "")
-        image = read(path).convert("RGB")
+        image = read_rgb(path)
         numbers = _segment_numbers(mask_path, (image.height, image.width))
         segments = self._segments(annotations[0], numbers, mask_path)
         return new_sample(image, str(path), fields["id"]) | segments

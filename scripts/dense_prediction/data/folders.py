@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..recipes import DataRecipe
-from .images import read
+from .images import read, read_rgb
 from .labels import choose_labels
 from .samples import Sample, new_sample
 from .semantic_maps import SemanticIds
@@ -26,7 +26,7 @@ class MaskSplit:
 
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
-        image, ids = read(image_path).convert("RGB"), np.array(read(mask_path))
+        image, ids = read_rgb(image_path), np.array(read(mask_path))
         semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import UserError
 from ..recipes import DataRecipe
 from .bad_samples import BadSample
-from .images import decode
+from .images import decode, decode_rgb
 from .instances import Instance, instance_fields
 from .labels import choose_labels
 from .samples import Sample, new_sample
@@ -49,7 +49,7 @@ class SemanticReader:
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode(row[self.image_column], f"{name}: image").convert("RGB")
+        image = decode_rgb(row[self.image_column], f"{name}: image")
         label = row[self.label_column]
         ids = np.array(decode(label, f"{name}: label") if self.label_is_image else label)
         semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
@@ -74,7 +74,7 @@ class ObjectsReader:
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode(row[self.image_column], f"{name}: image").convert("RGB")
+        image = decode_rgb(row[self.image_column], f"{name}: image")
         objects = [self._instance(fields) for fields in as_list(row[self.objects_column], name)]
         boxes = instance_fields(objects, (image.height, image.width), name, self.box_format)
         return new_sample(image, name, image_id) | boxes

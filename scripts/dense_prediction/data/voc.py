@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..recipes import DataRecipe
 from .bad_samples import BadSample
 from .folders import MaskSplit
-from .images import read
+from .images import read_rgb
 from .instances import Instance, instance_fields
 from .labels import choose_labels
 from .samples import Sample, Split, new_sample
@@ -36,7 +36,7 @@ class VocBoxes:
         path = self.root / "Annotations" / f"{stem}.xml"
         objects = [self._instance(element, path) for element in _parse(path).iter("object")]
         image_path = image_file(self.root, stem)
-        image = read(image_path).convert("RGB")
+        image = read_rgb(image_path)
         boxes = instance_fields(objects, (image.height, image.width), str(path), "xyxy")
         return new_sample(image, str(image_path), index) | boxes
 

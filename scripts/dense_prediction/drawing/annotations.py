@@ -11,19 +11,23 @@ Arrays = dict[str, np.ndarray]
 """What is drawn of a prediction or of a sample's targets: the arrays of one task, at the size of the picture."""
 
 MIN_SCORE = 0.3
-"""Boxes and instances with a lower score are not drawn: average precision wants them, a person does not."""
+"""Of what is shown beside the truth: average precision wants objects of lower scores, a person does not."""
 
 _MAPS = ("semantic_map", "segment_map", "masks")
 _OBJECTS = ("boxes", "masks", "scores", "labels", "is_crowd")
 
 
 def to_arrays(annotation: Mapping[str, Any]) -> Arrays:
-    """The parts of a prediction or of targets that can be drawn, without boxes and instances of low scores."""
-    arrays = {key: np.asarray(annotation[key]) for key in (*_MAPS, *_OBJECTS) if key in annotation}
-    if "boxes" in arrays and "scores" in arrays:
-        kept = arrays["scores"] >= MIN_SCORE
-        arrays |= {key: arrays[key][kept] for key in _OBJECTS if key in arrays}
-    return arrays
+    """The parts of a prediction or of targets that can be drawn."""
+    return {key: np.asarray(annotation[key]) for key in (*_MAPS, *_OBJECTS) if key in annotation}
+
+
+def confident(arrays: Arrays) -> Arrays:
+    """Without boxes and instances of scores below `MIN_SCORE`."""
+    if "boxes" not in arrays or "scores" not in arrays:
+        return arrays
+    kept = arrays["scores"] >= MIN_SCORE
+    return arrays | {key: arrays[key][kept] for key in _OBJECTS if key in arrays}
 
 
 def resize(image: Image.Image, arrays: Arrays, factor: float) -> tuple[Image.Image, Arrays]:

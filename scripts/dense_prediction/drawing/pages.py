@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..data import IGNORE_INDEX
-from .annotations import Arrays, resize, to_arrays
+from .annotations import Arrays, confident, resize, to_arrays
 from .colors import Color, class_color, object_color
 from .pictures import Style, colorize, draw_arrays, enlarge
 
@@ -27,10 +27,10 @@ def with_legend(picture: Image.Image, annotations: Sequence[Annotation], labels:
 
 
 def comparison(rows: Sequence[tuple[Image.Image, Annotation, Annotation]], labels: Sequence[str]) -> Image.Image:
-    """One row for each (image, truth, prediction), with titles and a legend."""
+    """One row for each (image, truth, prediction), with titles and a legend; objects of low scores are left out."""
     cells, shown = [], []
     for image, *annotations in rows:
-        pairs = [_fit(image.convert("RGB"), to_arrays(annotation)) for annotation in annotations]
+        pairs = [_fit(image.convert("RGB"), confident(to_arrays(annotation))) for annotation in annotations]
         cells.append([pairs[0][0], *(_cell(*pair, labels) for pair in pairs)])
         shown += [arrays for _, arrays in pairs]
     style = Style.for_size(cells[0][0].size)

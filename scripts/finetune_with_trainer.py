@@ -1,0 +1,129 @@
+"""Train a recipe with HF's Trainer: `python scripts/finetune_with_trainer.py RECIPE [key=value ...] [--flag ...]`."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+from huggingface_hub.utils import httpx
+from safetensors import SafetensorError
+
+from dense_prediction.command_line import run
+from dense_prediction.errors import UserError
+from dense_prediction.failures import explained
+from dense_prediction.hf_arguments import KEYS, CommandLine, parse_command_line
+from dense_prediction.hf_building import build_trainer
+from dense_prediction.hf_trainer import RecipeTrainer
+from dense_prediction.loading import EvaluationSet
+from dense_prediction.recipe_loading import load_recipe
+from dense_prediction.recipes import Recipe
+from dense_prediction.results import write_results
+from dense_prediction.run_folder import PICTURE
+from dense_prediction.showing import draw_predictions
+from dense_prediction.transforms import EvaluationTransform
+
+
+DESCRIPTION = """\
+Train a model as a recipe says, with HF's Trainer. The numbers are those of scripts/train.py.
+
+Beside the recipe's own keys (train.py --help lists them) every flag of TrainingArguments can be given, after them:
+
+  python scripts/finetune_with_trainer.py RECIPE training.steps=2000 --bf16 --report_to tensorboard
+  python scripts/finetune_with_trainer.py RECIPE --push_to_hub --hub_model_id me/my-model
+  python scripts/finetune_with_trainer.py RECIPE --resume_from_checkpoint true   # the last one in the output folder
+  accelerate launch scripts/finetune_with_trainer.py RECIPE                      # on several GPUs
+
+A flag that the recipe has a key for changes the recipe: --learning_rate 1e-4 is optimization.learning_rate=1e-4.
+The output folder then holds the best model (for predict.py and from_pretrained), predictions.png, results.json,
+what Trainer writes, and its checkpoints. With --do_predict the test split is measured too.
+"""
+
+TAGS = ["vision", "vit-comer"]
+
+
+def finetune(trainer: RecipeTrainer) -> None:
+    """Train, save the best model, measure it, and write down and push what the flags ask for."""
+    args, data = trainer.args, trainer.data
+    trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    record(trainer, "train", trained.metrics)
+    if trainer.is_world_process_zero():
+        write_results(
+            trainer.recipe,
+            trainer.run_state(),
+            args.device,
+            metric=args.metric_for_best_model,
+            processes=args.world_size,
+        )
+        draw(trainer)
+    trainer.save_state()
+    trainer.save_model(_internal_call=True)  # pushed below, once
+    if args.do_eval:
+        record(trainer, "eval", trainer.evaluate())
+    if args.do_predict:
+        samples = EvaluationSet(data.test, EvaluationTransform(trainer.recipe.transforms))
+        record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
+    if args.push_to_hub:
+        push(trainer)
+
+
+def record(trainer: RecipeTrainer, name: str, metrics: dict[str, float]) -> None:
+    """Print the numbers and write them into `{name}_results.json`."""
+    trainer.log_metrics(name, metrics)
+    trainer.save_metrics(name, metrics)
+
+
+def draw(trainer: RecipeTrainer) -> None:
+    """What the model sees in the first pictures of the validation split."""
+    page = draw_predictions(
+        trainer.model,
+        trainer.head,
+        trainer.eval_dataset,
+        trainer.data,
+        trainer.recipe.task,
+        trainer.size_divisor,
+    )
+    if page is not None:
+        page.save(Path(trainer.args.output_dir) / PICTURE)
+
+
+def push(trainer: RecipeTrainer) -> None:
+    """Upload the model and a card."""
+    recipe = trainer.recipe
+    try:
+        trainer.push_to_hub(
+            finetuned_from=recipe.backbone.checkpoint or recipe.backbone.trunk,
+            dataset=recipe.data.path,
+            tags=[*TAGS, recipe.task.replace("_", "-")],
+        )
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise UserError(
+            f"the model is saved in {trainer.args.output_dir}, but not pushed: {' '.join(str(error).split())}"
+        ) from error
+
+
+def announce(line: CommandLine) -> None:
+    """Say which flags have changed the recipe."""
+    for name, value in line.flags.items():
+        if name in KEYS:
+            print(f"--{name} {value} replaces the recipe's {KEYS[name]}")
+
+
+def main() -> None:
+    line = parse_command_line(DESCRIPTION)
+    recipe = load_recipe(line.recipe, line.overrides)
+    check_test_split(recipe, line)
+    try:
+        with explained(lambda: f"(the checkpoints in {recipe.output} are kept, resume=auto goes on from the last)"):
+            trainer = build_trainer(recipe, line.flags)
+            if trainer.is_world_process_zero():
+                announce(line)
+            finetune(trainer)
+    except (SafetensorError, UnpicklingError, EOFError) as error:
+        raise UserError(f"cannot resume {recipe.resume}: {' '.join(str(error).split())}") from error
+
+
+def check_test_split(recipe: Recipe, line: CommandLine) -> None:
+    if line.flags.get("do_predict") and recipe.data.test_split is None:
+        raise UserError("--do_predict needs data.test_split=..., the split to measure the finished model on")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,321 @@
+"""scripts/predict.py as a user runs it: images of every kind and size, overlays, JSON, and what goes wrong."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+import predict
+from dense_prediction.drawing import class_color, draw
+from dense_prediction.errors import UserError
+from dense_prediction.heads import Prediction, PredictionOptions, Task
+from dense_prediction.image_files import find_images, output_stems, read_image
+from dense_prediction.prediction import load_model, predict_image
+from dense_prediction.prediction_files import describe
+from miniature_heads import LABELS
+from scripts_in_process import TASKS, last_error, run_script, save_model
+
+
+EVERYTHING = ["--score-threshold", "0"]
+"""Models with random weights are sure of nothing."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> dict[Task, Path]:
+    return {task: save_model(tmp_path_factory.mktemp(task), task, backbone_file) for task in TASKS}
+
+
+@pytest.fixture(scope="module")
+def model(models: dict[Task, Path]) -> Path:
+    return models["semantic_segmentation"]
+
+
+def save_image(path: Path, width: int = 61, height: int = 37, mode: str = "RGB", **options: Any) -> Path:
+    """Grey on the left, white on the right."""
+    pixels = np.full((height, width, 3), 128, dtype=np.uint8)
+    pixels[:, width // 2 :] = 255
+    Image.fromarray(pixels).convert(mode).save(path, **options)
+    return path
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Whole runs
+
+
+LARGE = [("semantic_segmentation", (1200, 900)), ("instance_segmentation", (1200, 900))]
+
+
+@pytest.mark.parametrize(("task", "size"), [*((task, (33, 47)) for task in TASKS), *LARGE])
+def test_every_task_on_small_and_large_images(
+    task: Task, size: tuple[int, int], models: dict[Task, Path], tmp_path: Path
+) -> None:
+    path = save_image(tmp_path / "photo.jpg", *size)
+    assert run_script(predict, models[task], path, *EVERYTHING) == 0
+    assert names_in(tmp_path) == ["photo.jpg", "photo.overlay.png", "photo.prediction.json"]
+    loaded, processor = load_model(models[task], torch.device("cpu"))
+    options = PredictionOptions(object_threshold=0, things=frozenset({1, 2}))
+    found = predict_image(loaded, processor, read_image(path), options)
+    written = json.loads((tmp_path / "photo.prediction.json").read_text())
+    assert written == describe(path, found, LABELS, (size[1], size[0]))
+    assert written["annotations"]
+    picture = draw(read_image(path), found, LABELS)
+    overlay = Image.open(tmp_path / "photo.overlay.png")
+    assert overlay.width == picture.width >= size[0]
+    assert overlay.height > picture.height, "a legend stands below"
+    assert overlay.crop((0, 0, *picture.size)).tobytes() == picture.tobytes()
+
+
+def test_a_folder_again_and_elsewhere(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, output = tmp_path / "images", tmp_path / "new" / "found"
+    images.mkdir()
+    for name in ("frame_10.png", "frame_2.png", "same.jpg", "same.png"):
+        save_image(images / name)
+    (images / "notes.txt").touch()
+    untouched = (images / "same.png").read_bytes()
+    for _ in range(2):  # the overlays of the first time are no images of the second
+        assert run_script(predict, model, images) == 0
+    stems = ["frame_10", "frame_2", "same.jpg", "same.png"]
+    written = [stem + suffix for stem in stems for suffix in (".overlay.png", ".prediction.json")]
+    assert names_in(images) == sorted([*written, "frame_10.png", "frame_2.png", "notes.txt", "same.jpg", "same.png"])
+    assert (images / "same.png").read_bytes() == untouched
+    capsys.readouterr()
+    assert run_script(predict, model, images, "--output", output) == 0
+    assert names_in(output) == sorted(written)
+    order = ["frame_2", "frame_10", "same.jpg", "same.png"]
+    assert capsys.readouterr().out.split() == [str(output / f"{stem}.overlay.png") for stem in order]
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_done(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = save_image(tmp_path / "c.png", 200, 200).read_bytes()
+    (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    save_image(tmp_path / "tiny.png", 20, 40)
+    assert run_script(predict, model, tmp_path) == 1
+    said = capsys.readouterr()
+    assert said.out.split() == [str(tmp_path / "c.overlay.png")]
+    lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert [line.split("as an image")[0] for line in lines[:2]] == [
+        f"error: cannot read {tmp_path / name} " for name in ("a.png", "b.png")
+    ]
+    assert lines[2].startswith(f"error: {tmp_path / 'tiny.png'}: Images must have at least 32 x 32 pixels")
+    assert lines[3].startswith(f"error: 3 of 4 images failed: {tmp_path / 'a.png'}, ")
+    assert (tmp_path / "c.overlay.png").exists()
+    assert not any((tmp_path / f"{name}.overlay.png").exists() for name in ("a", "b", "tiny"))
+
+
+def test_the_only_image_fails_with_its_own_reason(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
+    assert run_script(predict, model, tmp_path / "a.png") == 1
+    assert last_error(capsys).startswith(f"cannot read {tmp_path / 'a.png'} as an image")
+
+
+MISTAKES = {
+    "image": (["absent.png"], "there is no image or folder absent.png"),
+    "folder": (["."], "no image in ."),
+    "score": ([".", "--score-threshold", "2"], "argument --score-threshold: must lie in 0 to 1, got 2"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_end_in_one_line(
+    arguments: list[str],
+    message: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_script(predict, model, *arguments) == 1
+    assert message in last_error(capsys)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = save_image(tmp_path / "a.png")
+    assert run_script(predict, tmp_path, image) == 1
+    assert "is no model folder: it has no config.json" in last_error(capsys)
+
+
+def test_an_image_too_large_for_the_memory_ends_with_advice(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predict, "predict_image", run_out)
+    assert run_script(predict, model, save_image(tmp_path / "a.png")) == 1
+    assert "61 x 37 pixels are too many for the memory" in last_error(capsys)
+    monkeypatch.setattr(predict, "predict_image", lambda *arguments: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        predict.Predictor(*[None] * 4)._predict(tmp_path, Image.new("RGB", (2, 2)))
+
+
+def test_what_cannot_be_written_is_no_traceback(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = save_image(tmp_path / "a.png")
+    assert run_script(predict, model, image, "--output", image) == 1
+    assert last_error(capsys) == f"cannot make the folder {image}: File exists"
+    (tmp_path / "a.overlay.png").mkdir()
+    assert run_script(predict, model, image) == 1
+    assert last_error(capsys).startswith(f"cannot write what was found in {image}: ")
+
+
+# Options
+
+
+def test_the_threshold_holds_for_objects_and_for_segments(models: dict[Task, Path]) -> None:
+    model, _ = load_model(models["panoptic_segmentation"], torch.device("cpu"))
+    options = predict.choose_options(model, None)
+    assert (options.score_threshold, options.object_threshold, options.things) == (0.5, 0.8, frozenset({1, 2}))
+    options = predict.choose_options(model, 0.2)
+    assert (options.score_threshold, options.object_threshold, options.things) == (0.2, 0.2, frozenset({1, 2}))
+
+
+def test_legends_of_all_classes_are_alike() -> None:
+    picture = Image.new("RGB", (400, 100))
+    one, two = ({"semantic_map": torch.full((100, 400), label)} for label in (0, 2))
+    complete = [predict.add_legend(picture, found, LABELS, "all") for found in (one, two)]
+    partial = [predict.add_legend(picture, found, LABELS, "found") for found in (one, two)]
+    assert complete[0].tobytes() == complete[1].tobytes()
+    assert partial[0].tobytes() != partial[1].tobytes()
+    legend = complete[0].crop((0, 100, *complete[0].size))
+    colors = {color for _, color in legend.getcolors(100_000)}
+    assert {class_color(label) for label in range(3)} <= colors
+    assert predict.add_legend(picture, one, LABELS, "none") is picture
+
+
+# Reading
+
+
+def test_images_are_turned_as_their_exif_data_say(tmp_path: Path) -> None:
+    image = Image.new("RGB", (60, 40), "black")
+    image.paste("white", (0, 0, 30, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the stored left is the top
+    image.save(tmp_path / "a.png", exif=exif)
+    upright = read_image(tmp_path / "a.png")
+    assert upright.size == (40, 60)
+    assert [upright.getpixel((20, y)) for y in (10, 50)] == [(255, 255, 255), (0, 0, 0)]
+
+
+KINDS = {
+    "grey.png": {"mode": "L"},
+    "bilevel.png": {"mode": "1"},
+    "alpha.png": {"mode": "RGBA"},
+    "grey_alpha.png": {"mode": "LA"},
+    "palette.gif": {"mode": "P"},
+    "cmyk.tif": {"mode": "CMYK"},
+    "video.webp": {"mode": "RGB", "lossless": True},
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items(), ids=KINDS)
+def test_every_kind_of_image_is_read_as_rgb(name: str, kind: dict[str, Any], tmp_path: Path) -> None:
+    image = read_image(save_image(tmp_path / name, **kind))
+    assert (image.mode, image.size) == ("RGB", (61, 37))
+    assert image.getpixel((60, 0)) == (255, 255, 255)
+    if kind["mode"] not in ("1", "P"):  # which have no such grey
+        assert image.getpixel((10, 4)) == pytest.approx((128, 128, 128), abs=2)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_sixteen_bits_are_not_cut_off(name: str, tmp_path: Path) -> None:
+    pixels = np.array([[0, 128 * 256, 65535]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / name)
+    assert [read_image(tmp_path / name).getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
+
+
+def test_numbers_that_are_no_colours_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((40, 40), dtype=np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(UserError, match="depth.tif as an image: its mode is F, 32 bits a pixel"):
+        read_image(tmp_path / "depth.tif")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_is_no_warning(tmp_path: Path) -> None:
+    path = save_image(tmp_path / "a.png", mode="P", transparency=bytes([0, 128]))
+    assert read_image(path).mode == "RGB"
+
+
+def test_images_are_found_in_natural_order_and_once(tmp_path: Path) -> None:
+    for name in ("b10.png", "B9.JPG", "a.overlay.png", "a.features.png", "._b9.png", "c.pdf", "b10.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    found = find_images([tmp_path / "b10.png", tmp_path])
+    assert [path.name for path in found] == ["b10.png", "B9.JPG"]
+    assert [path.name for path in find_images([tmp_path])] == ["B9.JPG", "b10.png"]
+
+
+def test_no_image_overwrites_what_belongs_to_another() -> None:
+    images = [Path("x/a.png"), Path("x/a.jpg"), Path("x/b.png"), Path("y/b.png")]
+    assert [str(stem) for stem in output_stems(images, None).values()] == ["x/a.png", "x/a.jpg", "x/b", "y/b"]
+    with pytest.raises(UserError, match="x/b.png and y/b.png would both be written to out/b.png"):
+        output_stems(images, Path("out"))
+
+
+# JSON
+
+
+def decode(annotation: dict[str, Any]) -> torch.Tensor:
+    assert annotation["area"] == coco_mask.area(annotation["segmentation"])
+    return torch.from_numpy(coco_mask.decode(annotation["segmentation"])).bool()
+
+
+def described(prediction: Prediction, size: Sequence[int]) -> list[dict[str, Any]]:
+    """Through JSON and back."""
+    content = json.loads(json.dumps(describe(Path("x/photo.jpg"), prediction, LABELS, tuple(size))))
+    assert content["image"] == {"file_name": "photo.jpg", "height": size[0], "width": size[1]}
+    assert [category["name"] for category in content["categories"]] == LABELS
+    assert all(LABELS[each["category_id"]] == each["category"] for each in content["annotations"])
+    return content["annotations"]
+
+
+def test_classes_as_json() -> None:
+    semantic_map = torch.randint(0, 2, (33, 47)) * 2
+    annotations = described({"semantic_map": semantic_map}, (33, 47))
+    assert [each["category"] for each in annotations] == ["sky", "car"]
+    for label, annotation in zip((0, 2), annotations):
+        assert torch.equal(decode(annotation), semantic_map == label)
+
+
+def test_segments_as_json() -> None:
+    segment_map = torch.randint(-1, 3, (33, 47))
+    prediction = {
+        "segment_map": segment_map,
+        "labels": torch.tensor([1, 0, 1]),
+        "scores": torch.tensor([0.9, 0.8, 0.75]),
+    }
+    annotations = described(prediction, (33, 47))
+    assert [(each["category"], each["score"]) for each in annotations] == [("dog", 0.9), ("sky", 0.8), ("dog", 0.75)]
+    for index, annotation in enumerate(annotations):
+        assert torch.equal(decode(annotation), segment_map == index)
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_objects_as_json(with_masks: bool) -> None:
+    prediction = {
+        "boxes": torch.tensor([[1.5, 2, 11.5, 22], [0, 0, 47, 33]]),
+        "labels": torch.tensor([2, 1]),
+        "scores": torch.tensor([0.9, 0.123456]),
+    }
+    masks = torch.rand(2, 33, 47) > 0.5
+    annotations = described(prediction | ({"masks": masks} if with_masks else {}), (33, 47))
+    assert [each["bbox"] for each in annotations] == [[1.5, 2, 10, 20], [0, 0, 47, 33]]
+    assert [(each["category"], each["score"]) for each in annotations] == [("car", 0.9), ("dog", 0.1235)]
+    assert [("segmentation" in each, "area" in each) for each in annotations] == [(with_masks, with_masks)] * 2
+    for mask, annotation in zip(masks if with_masks else [], annotations):
+        assert torch.equal(decode(annotation), mask)

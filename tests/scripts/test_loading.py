@@ -54,11 +54,11 @@ def test_each_epoch_is_another_permutation() -> None:
     assert [stream[position] for position in range(20)] == epochs[0], "going back must give the same order"
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_what_stands_at_a_position_does_not_depend_on_the_way_there(recipe: Recipe, task: str) -> None:
-    unbroken = list(training_loader(stream_of(recipe, task=task), range(8), batch_size=2, workers=0))
+@pytest.mark.parametrize("drawn", TASKS)
+def test_what_stands_at_a_position_does_not_depend_on_the_way_there(recipe: Recipe, drawn: str) -> None:
+    unbroken = list(training_loader(stream_of(recipe, task=drawn), range(8), batch_size=2, workers=0))
     torch.manual_seed(123)
-    resumed = list(training_loader(stream_of(recipe, task=task), range(4, 8), batch_size=2, workers=2))
+    resumed = list(training_loader(stream_of(recipe, task=drawn), range(4, 8), batch_size=2, workers=2))
     assert len(unbroken) == 4
     assert all(same(before, after) for before, after in zip(unbroken[2:], resumed, strict=True))
 

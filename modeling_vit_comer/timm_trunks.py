@@ -330,7 +330,15 @@ def scale(update: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
     return update if gamma is None else gamma * update
 
 
-class TimmVisionTransformerTrunk(nn.Module):
+class PretrainedTrunk(nn.Module):
+    """A trunk that takes its library's weights, by a `convert_pretrained` of its own."""
+
+    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
+        """Load weights under the library's names. See `convert_pretrained`."""
+        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
+
+
+class TimmVisionTransformerTrunk(PretrainedTrunk):
     """A timm `VisionTransformer` (DeiT, AugReg, MAE, DINO, DINOv2, CLIP, SigLIP, ...) as a trunk.
 
     `embeddings` is timm's model without its blocks, final norm and head; `layers` are its blocks.
@@ -417,10 +425,6 @@ class TimmVisionTransformerTrunk(nn.Module):
         for index in range(start, stop):
             tokens = self.layers[index](tokens, grid, self.block_positions(context, index))
         return tokens
-
-    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under timm's own names. See `convert_pretrained`."""
-        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
 
     def convert_pretrained(
         self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"

@@ -23,6 +23,7 @@ from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
 from .spatial_pyramid import to_tokens
 from .timm_trunks import (
     PositionedGrid,
+    PretrainedTrunk,
     TokenGrid,
     check_weights,
     relative_position_bias,
@@ -31,7 +32,7 @@ from .timm_trunks import (
 )
 
 
-class TransformersTrunk(nn.Module):
+class TransformersTrunk(PretrainedTrunk):
     """A ViT of transformers as a trunk: `model` is the library's, without its final norm and pooler.
 
     Its patch size is 16 and its table of positions has the pretrained grid, whatever the patch size of `trunk_config`.
@@ -122,10 +123,6 @@ class TransformersTrunk(nn.Module):
         for index in range(start, stop):
             tokens = self.run_layer(layers[index], tokens, context)
         return tokens
-
-    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under the names of the library's model. See `convert_pretrained`."""
-        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
 
     def convert_pretrained(
         self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"

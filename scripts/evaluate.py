@@ -3,9 +3,7 @@
 import argparse
 import dataclasses
 import json
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from dense_prediction.metrics import Numbers
 from dense_prediction.prediction import load_model
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import Recipe
-from dense_prediction.results import LIBRARIES, device_name
+from dense_prediction.results import device_name, library_versions
 from dense_prediction.tables import to_table
 from dense_prediction.trained_labels import check_fits
 from dense_prediction.transforms import EvaluationTransform
@@ -135,7 +133,7 @@ def describe(arguments: argparse.Namespace, recipe: Recipe, accelerator: Acceler
         "mixed_precision": recipe.training.mixed_precision,
         "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": library_versions(),
     }
 
 

@@ -1,6 +1,7 @@
 """What a run may end of that is nobody's mistake: memory or disk that is too small. One line says what to do."""
 
 import errno
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -56,3 +57,16 @@ def is_out_of_disk(error: BaseException) -> bool:
     return isinstance(error, (SafetensorError, RuntimeError)) and any(
         message in str(error).lower() for message in _DISK_MESSAGES
     )
+
+
+def check_loss(loss: float, whereabouts: str) -> None:
+    """End a training that has failed.
+
+    Raises:
+        UserError: the loss is no finite number.
+    """
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} {whereabouts}: lower optimization.learning_rate, set optimization.max_grad_norm, or "
+            "use training.mixed_precision=no, and start again with overwrite=true"
+        )

@@ -1,13 +1,11 @@
 """HF's Trainer on a recipe, with the data, losses, parameter groups, schedule and metrics of `scripts/train.py`."""
 
-import math
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Subset
@@ -26,6 +24,7 @@ from .checkpointing import RunState, write_state
 from .data import Data
 from .errors import UserError
 from .evaluation import evaluate
+from .failures import check_loss
 from .heads import HEADS, Batch, build_processor, padding_divisor
 from .hf_average import AverageCallback
 from .hf_checkpoints import run_state
@@ -34,7 +33,7 @@ from .loss_normalization import process_weight
 from .optimization import parameter_groups
 from .recipes import Recipe
 from .schedules import build_scheduler
-from .seeds import mix
+from .seeds import seed_step
 from .trackers import flat_numbers
 from .transforms import EvaluationTransform, TrainingTransform
 
@@ -202,7 +201,7 @@ class RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The model's random numbers follow from the step, so that both trainers and resumed runs draw the same."""
-        set_seed(mix(args.seed, 2, state.global_step, args.process_index) % 2**32)
+        seed_step(args.seed, state.global_step, args.process_index)
 
     def on_log(
         self,
@@ -212,12 +211,7 @@ class RunCallback(TrainerCallback):
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        loss = logs.get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {state.global_step}: lower optimization.learning_rate, set "
-                "optimization.max_grad_norm, or use training.mixed_precision=no, and start again with overwrite=true"
-            )
+        check_loss(logs.get("loss", 0.0), f"at step {state.global_step}")
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

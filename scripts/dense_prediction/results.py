@@ -31,10 +31,15 @@ def write_results(
     content: dict[str, Any] = {"name": recipe.name, "task": recipe.task, "seed": recipe.seed, "finished": finished}
     content |= {"best": best, **dataclasses.asdict(state)}
     content |= {"device": device_name(device), "processes": processes}
-    content["versions"] = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    content["versions"] = library_versions()
     content["recipe"] = dataclasses.asdict(recipe)
     write_text(path, json.dumps(content, indent=1) + "\n")
     return path
+
+
+def library_versions() -> dict[str, str]:
+    """What a number depends on beside the code of this repository."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def device_name(device: torch.device) -> str:

@@ -4,7 +4,6 @@ What happens at a step follows from the recipe and the step's number: the sample
 the model's own random numbers. So a run goes on from a checkpoint exactly as if it had never stopped.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from .data import StreamedSplit, load_data
 from .ema import build_average
 from .errors import UserError
 from .evaluation import evaluate
-from .failures import explained
+from .failures import check_loss, explained
 from .heads import HEADS, build_model, build_processor, encoder_of, padding_divisor
 from .inference import check_views
 from .loading import Batch, EvaluationSet, TrainingStream, training_loader
@@ -43,7 +42,7 @@ from .results import write_results
 from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, clear_output
 from .saving import save_model
 from .schedules import build_scheduler, training_steps
-from .seeds import mix
+from .seeds import seed_step
 from .showing import draw_predictions
 from .trackers import check_trackers, flat_numbers, start_trackers
 from .transforms import EvaluationTransform, TrainingTransform
@@ -155,7 +154,7 @@ class TrainingRun:
     def _step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step, of one forward and backward pass or more."""
         state, accelerator = self.state, self.accelerator
-        set_seed(mix(self.recipe.seed, 2, state.step, accelerator.process_index) % 2**32)
+        seed_step(self.recipe.seed, state.step, accelerator.process_index)
         self.rate = self.scheduler.get_last_lr()[0]
         for _ in range(self.recipe.training.gradient_accumulation):
             self.losses.append(self._accumulate(next(batches)))
@@ -207,11 +206,7 @@ class TrainingRun:
         state = self.state
         loss = self.accelerator.reduce(torch.stack(self.losses).mean(), "mean").item()
         self.losses.clear()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} {self._whereabouts()}: lower optimization.learning_rate, set "
-                "optimization.max_grad_norm, or use training.mixed_precision=no, and start again with overwrite=true"
-            )
+        check_loss(loss, self._whereabouts())
         state.curve.append({"step": state.step, "loss": loss, "learning_rate": self.rate})
         measured = self.progress.report(loss, self.rate) | {"loss": loss, "learning_rate": self.rate}
         self.accelerator.log(flat_numbers(measured, "training"), state.step)

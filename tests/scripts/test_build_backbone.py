@@ -83,7 +83,8 @@ def test_from_a_file(tmp_path: Path) -> None:
     result = run_script(tmp_path, "--trunk", "vit.safetensors", "--output", "built", trunk_config, *TINY)
     assert result.returncode == 0, result.stderr
     assert "how the trunk's images were normalised is not known" in result.stdout
-    assert sorted(path.name for path in (tmp_path / "built").iterdir()) == ["config.json", "model.safetensors"]
+    assert not (tmp_path / "built" / "preprocessor_config.json").exists()
+    assert ViTCoMerBackbone.from_pretrained(tmp_path / "built").config.hidden_size == 32
 
 
 MISTAKES = {

@@ -35,6 +35,8 @@ from .trunk import build_trunk
 from .trunk_sources import find_trunk, read_pretrained
 
 
+logger = logging.get_logger(__name__)
+
 SIZE_MULTIPLE = 32
 """The pyramid needs images of a multiple of this many pixels; others are padded at the right and bottom."""
 
@@ -128,6 +130,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         config_fields = {"num_channels": source.num_channels} | config_fields
         config = cls.config_class(trunk_config=source.trunk_config, **config_fields)
         if not (pretrained and source.has_weights):
+            if pretrained:
+                logger.warning("from_trunk: a config brings no weights, the trunk's are random (pretrained=False).")
             return cls(config).eval()
         with torch.device("meta"):
             shapes = build_trunk(config)

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperModel, ViTConfig, ViTForImageClassification, ViTModel
+from transformers.testing_utils import CaptureLogger
 
 from families import REPRESENTATIVES, SIZES, TIMM, family_of, images, tokens_of, transformers_family
-from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel, trunk_sources
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel, modeling_vit_comer, trunk_sources
 from official import SHARED
 from tiny import tiny_trunk
 
@@ -170,7 +171,12 @@ def test_dtype(tmp_path: Path) -> None:
     "trunk", [tiny_trunk(), TimmWrapperConfig(**tiny_trunk()), ViTConfig(**VIT), {"model_type": "vit"} | VIT]
 )
 def test_config(trunk: Any) -> None:
-    assert from_trunk(trunk).config.hidden_size == 32
+    with CaptureLogger(modeling_vit_comer.logger) as log:
+        assert from_trunk(trunk, pretrained=False).config.hidden_size == 32
+    assert not log.out
+    with CaptureLogger(modeling_vit_comer.logger) as log:
+        from_trunk(trunk)
+    assert "a config brings no weights" in log.out
 
 
 @pytest.mark.parametrize("prefix", ["", "timm/"])

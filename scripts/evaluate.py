@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from dense_prediction.accelerators import start_accelerator
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.data import Data, Split, load_data
 from dense_prediction.errors import UserError
@@ -60,7 +61,7 @@ def main() -> None:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     check_views(recipe.task, recipe.evaluation)
     prepare_output(arguments.output)
-    accelerator = build_accelerator(recipe)
+    accelerator = start_accelerator(recipe.training.mixed_precision)
     model, processor = load_model(arguments.model, accelerator.device)
     data = load_data(recipe.data, recipe.task)
     check_fits(model, data, recipe.task)
@@ -77,14 +78,6 @@ def main() -> None:
             content = describe(arguments, recipe, accelerator) | counts | {"metrics": numbers}
             arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             print(f"\nnumbers  {arguments.output}")
-
-
-def build_accelerator(recipe: Recipe) -> Accelerator:
-    precision = recipe.training.mixed_precision
-    try:
-        return Accelerator(mixed_precision=precision)
-    except ValueError as error:
-        raise UserError(f"training.mixed_precision={precision} cannot be used here: {error}") from error
 
 
 def check_normalization(processor: BaseImageProcessor, recipe: Recipe) -> None:

@@ -1,8 +1,8 @@
 """Batch norms whose statistics are those of the batches of all processes together."""
 
 import torch
-from torch import nn
-from torch.distributed.nn.functional import all_reduce
+from torch import distributed, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -20,6 +20,20 @@ def synchronize_batch_norms(model: nn.Module, device: torch.device) -> nn.Module
     return model
 
 
+class AllReduce(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
+        return AllReduce.apply(gradient)
+
+
 class CpuSyncBatchNorm(_BatchNorm):
     """torch's own, and DDP with it, refuses the CPU; this one needs a reduction only, which every backend has."""
 
@@ -33,11 +47,11 @@ class CpuSyncBatchNorm(_BatchNorm):
             return super().forward(feature_map)
         self._check_input_dim(feature_map)
         values = feature_map.float().transpose(0, 1).flatten(1)  # (channels, values of each)
-        count = all_reduce(values.new_tensor(values.shape[1]))
+        count = AllReduce.apply(values.new_tensor(values.shape[1]))
         shape = (1, -1, *[1] * (feature_map.dim() - 2))
-        mean = all_reduce(values.sum(1)) / count
+        mean = AllReduce.apply(values.sum(1)) / count
         # The second pass keeps the digits that the mean of the squares less the square of the mean would lose.
-        variance = all_reduce((values - mean[:, None]).square().sum(1)) / count
+        variance = AllReduce.apply((values - mean[:, None]).square().sum(1)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
+from .accelerators import check_machine
 from .command_line import ArgumentParser
 from .errors import UserError
 from .recipes import Recipe
@@ -170,6 +171,7 @@ def training_arguments(recipe: Recipe, flags: Flags) -> TrainingArguments:
             f"one process sees {arguments.n_gpu} GPUs: start one for each with accelerate launch "
             "scripts/finetune_with_trainer.py ..., or set CUDA_VISIBLE_DEVICES=0"
         )
+    check_machine(recipe.training.mixed_precision, arguments.device, arguments.world_size)
     # Not in the constructor, which demands that checkpoints are as rare as evaluations: we keep one at each of these.
     arguments.load_best_model_at_end = wants_best and "no" not in (arguments.eval_strategy, arguments.save_strategy)
     return arguments

@@ -6,6 +6,8 @@ from accelerate.utils import set_seed
 from huggingface_hub.utils import httpx
 from transformers import PreTrainedModel, TrainingArguments
 
+from modeling_vit_comer.configuration_heads import carry_code
+
 from .backbones import build_backbone
 from .batch_norm import synchronize_batch_norms
 from .checkpointing import read_state
@@ -65,8 +67,10 @@ def _build(
     set_seed(recipe.seed)
     model = _build_model(recipe, data, arguments)
     try:
+        if arguments.push_to_hub:
+            carry_code(model)
         return RecipeTrainer(recipe, data, model, arguments, recipe_schedule, seconds)
-    # A repository on the Hub that cannot be made, or a tracker that is unknown or not installed.
+    # A model or a repository that the Hub has no use for, or a tracker that is unknown or not installed.
     except (OSError, ValueError, ImportError, RuntimeError, httpx.HTTPError) as error:
         raise UserError(f"Trainer cannot start: {' '.join(str(error).split())}") from error
 

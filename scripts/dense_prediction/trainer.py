@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Pro
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from .accelerators import start_accelerator
 from .backbones import build_backbone
 from .batch_norm import synchronize_batch_norms
 from .checkpointing import (
@@ -309,14 +310,11 @@ class TrainingRun:
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate with the recipe's precision; the schedule is stepped once a step whatever the number of processes."""
     training = recipe.training
-    try:
-        return Accelerator(
-            mixed_precision=training.mixed_precision,
-            gradient_accumulation_steps=training.gradient_accumulation,
-            step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
-            log_with=training.trackers or None,
-            project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
-        )
-    except ValueError as error:
-        raise UserError(f"training.mixed_precision={training.mixed_precision} cannot be used here: {error}") from error
+    return start_accelerator(
+        training.mixed_precision,
+        gradient_accumulation_steps=training.gradient_accumulation,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
+        log_with=training.trackers or None,
+        project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
+    )

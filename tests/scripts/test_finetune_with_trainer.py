@@ -466,6 +466,8 @@ def test_the_result_is_pushed_once_with_a_card(
     assert upload["repo_id"] == "me/shapes"
     assert upload["folder_path"] == str(tmp_path)
     assert upload["files"] >= {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    assert upload["files"] >= {"modeling_vit_comer.py", "configuration_heads.py"}, "it must load without our package"
+    assert "auto_map" in json.loads((tmp_path / "config.json").read_text())
     card = (tmp_path / "README.md").read_text()
     for text in ("- vit-comer", "- semantic-segmentation", "synthetic_shapes"):
         assert text in card

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers.models.mask2former import modeling_mask2former
 import train
 from dense_prediction import checkpointing
 from dense_prediction.backbones import build_backbone
+from dense_prediction.checkpointing import flatten
 from dense_prediction.heads import HEADS
 from dense_prediction.loss_normalization import process_weight, share_normalization
 from dense_prediction.recipe_loading import load_recipe
@@ -30,7 +32,9 @@ SURE = (
     # Adam's first steps would make large differences of the rounding errors in gradients of nearly 0.
     "optimization.learning_rate=1e-5",
     "backbone.overrides.drop_path_rate=0.0",
-    "training.steps=4",
+    "training.steps=6",
+    "training.evaluate_every=4",
+    "training.log_every=1",
     "training.gradient_checkpointing=true",
 )
 WITHOUT_DROPOUT = {
@@ -48,14 +52,18 @@ def head_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def losses_of(output: Path) -> list[float]:
-    return [point["loss"] for point in json.loads((output / "results.json").read_text())["curve"]]
+def results_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "results.json").read_text())
 
 
-def test_a_run_goes_on_with_two_processes(
+def measured(numbers: dict[str, Any]) -> dict[str, float]:
+    return {name: number for name, number in flatten(numbers).items() if number is not None}
+
+
+def test_a_run_goes_on_with_two_processes_and_with_one_again(
     recipe_file: Path, head_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The losses are those of one process, with half as many samples in each; some pixels are void."""
+    """The losses and measures are those of one process, with half as many samples in each; some pixels are void."""
     arguments = [*SURE, *WITHOUT_DROPOUT[head_name]]
     whole, broken = (f"output={tmp_path / name}" for name in ("whole", "broken"))
     assert run_script(train, recipe_file, whole, *arguments, "training.batch_size=4") == 0
@@ -70,15 +78,22 @@ def test_a_run_goes_on_with_two_processes(
     monkeypatch.setattr(TrainingRun, "_look_back", stop)
     with pytest.raises(Stopped):
         TrainingRun(load_recipe(recipe_file, [broken, *arguments, "training.batch_size=4"])).train()
+    monkeypatch.undo()
     assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000002"
 
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *LAUNCH, ROOT / "scripts/train.py", recipe_file, broken, *arguments, "resume=auto"]
+    dying = [ROOT / "tests/scripts/stopping.py", "5"]
+    command = [sys.executable, *LAUNCH, *dying, recipe_file, broken, *arguments, "resume=auto"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    results = json.loads((tmp_path / "broken" / "results.json").read_text())
-    assert (results["processes"], results["finished"]) == (2, True)
-    assert losses_of(tmp_path / "broken") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-5)
+    assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000004", ended.stderr[-2000:]
+    assert results_of(tmp_path / "broken")["processes"] == 2
+
+    assert run_script(train, recipe_file, broken, *arguments, "training.batch_size=4", "resume=auto") == 0
+    expected, results = (results_of(tmp_path / name) for name in ("whole", "broken"))
+    assert [point["step"] for point in results["curve"]] == [1, 2, 3, 4, 5, 6]
+    for numbers in ("curve", "evaluations"):
+        for point, wanted in zip(results[numbers], expected[numbers], strict=True):
+            assert measured(point) == pytest.approx(measured(wanted), rel=1e-5), numbers
 
 
 @pytest.mark.parametrize("head_name", ["deformable_detr"], indirect=True)

@@ -1,5 +1,10 @@
 """Trackers, and the bar that a run is watched on."""
 
+import json
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from dense_prediction.progress import Progress
 from dense_prediction.trackers import flat_numbers
+from miniature import ROOT
 from scripts_in_process import run_script
 
 
@@ -19,6 +25,24 @@ def test_tensorboard_holds_the_curve_and_the_evaluations(recipe_file: Path, tmp_
     for name in ("training/loss", "training/learning_rate", "training/images_per_second", "validation/mean_iou"):
         assert [event.step for event in events.Scalars(name)] == [1, 2], name
     assert "validation/class_iou/star" in events.Tags()["scalars"]
+
+
+def test_trackio_holds_the_curve_and_the_evaluations(recipe_file: Path, tmp_path: Path) -> None:
+    """In a process of its own: where trackio writes is settled when it is imported, and it leaves a server running."""
+    output, database = tmp_path / "run", tmp_path / "trackio"
+    arguments = [f"output={output}", "training.steps=2", "training.evaluate_every=1", "training.trackers=[trackio]"]
+    settings = {"TRACKIO_DIR": str(database), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "scripts/train.py", recipe_file, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    with sqlite3.connect(database / "vit-comer.db") as connection:
+        rows = connection.execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()
+    points = [(step, name, value) for step, metrics in rows for name, value in json.loads(metrics).items()]
+    results = json.loads((output / "results.json").read_text())
+    for name, wanted in (("training/loss", results["curve"]), ("validation/mean_iou", results["evaluations"])):
+        key = name.partition("/")[2]
+        found = [(step, value) for step, logged, value in points if logged == name]
+        assert found == [(point["step"], pytest.approx(point[key])) for point in wanted], name
 
 
 def test_what_could_not_be_measured_is_not_tracked() -> None:

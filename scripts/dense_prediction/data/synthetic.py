@@ -52,6 +52,8 @@ def open_shapes(recipe: DataRecipe, task: str) -> Source:
             raise UserError(f"data.{key}={name}: {SYNTHETIC} has no such split{known(SEEDS)}")
         return ShapesSplit(SEEDS[name], SAMPLES[name], task)
 
+    if recipe.labels is not None:
+        raise UserError(f"data.labels={recipe.labels}: {SYNTHETIC} brings its own classes; leave data.labels out")
     has_background = task in ("semantic_segmentation", "panoptic_segmentation")
     labels = list(shapes.LABELS if has_background else shapes.LABELS[1:])
     countable = frozenset() if task == "semantic_segmentation" else frozenset(range(has_background, len(labels)))

@@ -30,7 +30,5 @@ def test_what_accelerate_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         raise ValueError(f"{mixed_precision} needs another device")
 
     monkeypatch.setattr(accelerators, "Accelerator", refuse)
-    with pytest.raises(
-        UserError, match="=bf16 cannot be used here: bf16 needs another device"
-    ):
+    with pytest.raises(UserError, match="=bf16 cannot be used here: bf16 needs another device"):
         start_accelerator("bf16")

@@ -18,6 +18,7 @@ from test_metrics_panoptic import VOID, annotation, measure
 
 from dense_prediction import metrics
 from dense_prediction.metrics import Annotation
+from dense_prediction.metrics.average_precision import encode_masks
 from miniature import ROOT
 
 
@@ -73,9 +74,11 @@ def answers(
     folder, scripts = tmp_path_factory.mktemp("elsewhere"), ROOT / "scripts" / "metrics"
     semantic = [([*prediction.numpy()], [*target.numpy()]) for prediction, target in maps]
     boxes, panoptic = ([tuple([as_lists(side)] for side in pair) for pair in pairs] for pairs in (objects, segments))
+    masks = [tuple([with_masks(side)] for side in pair) for pair in objects]
     questions = [
         (str(scripts / "semantic_iou"), semantic, {"num_labels": len(LABELS)}),
         (str(scripts / "box_ap" / "box_ap.py"), boxes, {"num_labels": len(OBJECTS)}),
+        (str(scripts / "mask_ap"), masks, {"num_labels": len(OBJECTS)}),
         (str(scripts / "pq"), panoptic, {"num_labels": len(SEGMENTS)}),
     ]
     (folder / "questions.pkl").write_bytes(pickle.dumps(questions))
@@ -90,6 +93,12 @@ def answers(
 def as_lists(annotation: Annotation) -> dict[str, Any]:
     columns = ("boxes", "labels", "scores", "is_crowd", "areas", "segment_map")
     return {key: annotation[key].tolist() for key in columns if key in annotation}
+
+
+def with_masks(annotation: Annotation) -> dict[str, Any]:
+    columns = {key: value for key, value in as_lists(annotation).items() if key != "boxes"}
+    encoded = encode_masks(annotation["masks"])
+    return columns | {"masks": [mask | {"counts": mask["counts"].decode()} for mask in encoded]}
 
 
 def test_semantic_iou_gives_our_numbers(
@@ -116,8 +125,19 @@ def test_box_ap_gives_our_numbers(answers: list[dict[str, Any]], objects: list[P
     assert 0 < expected["box_ap"] < 1
 
 
+def test_mask_ap_gives_our_numbers(answers: list[dict[str, Any]], objects: list[Pair]) -> None:
+    ours = metrics.build_metric("instance_segmentation", OBJECTS)
+    for pair in objects:
+        ours.update(*pair)
+    expected, numbers = ours.compute(), dict(answers[2])
+    assert numbers.pop("class_ap") == pytest.approx(list(expected["class_mask_ap"].values()))
+    for name, value in numbers.items():
+        assert value == pytest.approx(expected[f"mask_{name}"]), name
+    assert 0 < expected["mask_ap"] < 1
+
+
 def test_pq_gives_our_numbers(answers: list[dict[str, Any]], segments: list[Pair]) -> None:
-    expected, numbers = measure(segments), answers[2]
+    expected, numbers = measure(segments), answers[3]
     for short, name in (("pq", "panoptic_quality"), ("sq", "segmentation_quality"), ("rq", "recognition_quality")):
         assert numbers[short] == expected[name]
     assert numbers["class_pq"] == list(expected["class_panoptic_quality"].values())
@@ -125,7 +145,13 @@ def test_pq_gives_our_numbers(answers: list[dict[str, Any]], segments: list[Pair
 
 
 @pytest.mark.parametrize(
-    "link", ["semantic_iou/confusion.py", "box_ap/average_precision.py", "pq/panoptic_quality.py"]
+    "link",
+    [
+        "semantic_iou/confusion.py",
+        "box_ap/average_precision.py",
+        "mask_ap/average_precision.py",
+        "pq/panoptic_quality.py",
+    ],
 )
 def test_the_scripts_compute_with_our_code(link: str) -> None:
     beside = ROOT / "scripts" / "metrics" / link

@@ -1,6 +1,7 @@
 """COCO's average precision and recall of boxes or masks, by faster-coco-eval's implementation of the official rules.
 
-Imports nothing of this project: `scripts/metrics/box_ap` links to this file, and `evaluate` copies it elsewhere.
+Imports nothing of this project: `scripts/metrics/box_ap` and `mask_ap` link to this file, and `evaluate` copies it
+elsewhere.
 """
 
 from collections.abc import Sequence
@@ -64,6 +65,13 @@ def average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind
     return numbers
 
 
+def plain_average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind) -> dict[str, Any]:
+    """The same numbers as JSON has them: None where there is no object to be found."""
+    numbers = average_precision(images, num_labels, kind)
+    by_class = [_plain(value) for value in numbers.pop("class_ap")]
+    return {name: _plain(value) for name, value in numbers.items()} | {"class_ap": by_class}
+
+
 def corners_to_coco(boxes: torch.Tensor) -> list[list[float]]:
     """(N, 4) boxes as x1, y1, x2, y2 -> x, y, width, height in double precision."""
     corners = boxes.detach().cpu().double().reshape(-1, 4)
@@ -110,3 +118,7 @@ def _mean(values: np.ndarray) -> float:
     """Mean of what could be measured; -1 stands for what could not."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return None if value != value else value

@@ -10,7 +10,7 @@ import datasets
 import evaluate
 import torch
 
-from .average_precision import ImageRecord, average_precision, corners_to_coco
+from .average_precision import ImageRecord, corners_to_coco, plain_average_precision
 
 
 DESCRIPTION = "Average precision of boxes at IoU 0.5 to 0.95, as COCO measures it, with crowds and three size classes."
@@ -50,9 +50,7 @@ class BoxAP(evaluate.Metric):
         self, predictions: list[dict[str, Any]], references: list[dict[str, Any]], num_labels: int
     ) -> dict[str, float | None | list[float | None]]:
         images = [record(found, truth) for found, truth in zip(predictions, references, strict=True)]
-        numbers = average_precision(images, num_labels, "bbox")
-        by_class = [number(value) for value in numbers.pop("class_ap")]
-        return {name: number(value) for name, value in numbers.items()} | {"class_ap": by_class}
+        return plain_average_precision(images, num_labels, "bbox")
 
 
 def record(found: dict[str, Any], truth: dict[str, Any]) -> ImageRecord:
@@ -63,7 +61,3 @@ def record(found: dict[str, Any], truth: dict[str, Any]) -> ImageRecord:
     ]
     truth_columns = columns[0] | {"area": truth["areas"], "iscrowd": [int(crowd) for crowd in truth["is_crowd"]]}
     return ImageRecord((0, 0), truth_columns, columns[1] | {"score": found["scores"]})
-
-
-def number(value: float) -> float | None:
-    return None if value != value else value

@@ -1,0 +1,1 @@
+../../dense_prediction/metrics/average_precision.py

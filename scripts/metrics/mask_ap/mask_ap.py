@@ -1,0 +1,61 @@
+"""COCO's average precision of masks for the `evaluate` library: `evaluate.load("scripts/metrics/mask_ap")`.
+
+`evaluate` copies this file and the file beside it, a link to the project's own code, into its cache; nothing has to be
+installed or on the path for it, and no network is needed.
+"""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from .average_precision import ImageRecord, plain_average_precision
+
+
+DESCRIPTION = "Average precision of masks at IoU 0.5 to 0.95, as COCO measures it, with crowds and three size classes."
+INPUTS = """
+Args:
+    predictions: for each image a dict of `masks`, N of COCO's compressed run-length encodings (`size` [H, W] and
+        `counts` as text, which scripts/predict.py writes), `scores` (N,) and `labels` (N,).
+    references: for each image a dict of `masks`, `labels` (M,), `is_crowd` (M,), and `areas` (M,), which choose an
+        object's size class.
+    num_labels (int): the number of classes; labels are 0..num_labels - 1.
+Returns:
+    `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` and `ar100`, in 0..1, and `class_ap`, a list;
+    None where there was no object to be found.
+"""
+
+
+class MaskAP(evaluate.Metric):
+    """`compute(predictions=..., references=..., num_labels=...)`, or `add_batch` many times and then `compute`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        objects = {
+            "masks": [{"size": datasets.Sequence(datasets.Value("int64")), "counts": datasets.Value("string")}],
+            "labels": datasets.Sequence(datasets.Value("int64")),
+        }
+        found = objects | {"scores": datasets.Sequence(datasets.Value("float64"))}
+        truth = objects | {
+            "is_crowd": datasets.Sequence(datasets.Value("bool")),
+            "areas": datasets.Sequence(datasets.Value("float64")),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation="",
+            inputs_description=INPUTS,
+            features=datasets.Features({"predictions": found, "references": truth}),
+        )
+
+    def _compute(
+        self, predictions: list[dict[str, Any]], references: list[dict[str, Any]], num_labels: int
+    ) -> dict[str, float | None | list[float | None]]:
+        images = [record(found, truth) for found, truth in zip(predictions, references, strict=True)]
+        return plain_average_precision(images, num_labels, "segm")
+
+
+def record(found: dict[str, Any], truth: dict[str, Any]) -> ImageRecord:
+    """The masks themselves say how large the image is; where there are none, it does not matter."""
+    columns = [{"category_id": side["labels"], "segmentation": side["masks"]} for side in (truth, found)]
+    truth_columns = columns[0] | {"area": truth["areas"], "iscrowd": [int(crowd) for crowd in truth["is_crowd"]]}
+    size = next((tuple(mask["size"]) for side in (truth, found) for mask in side["masks"]), (0, 0))
+    return ImageRecord(size, truth_columns, columns[1] | {"score": found["scores"]})

@@ -20,8 +20,9 @@ trust_remote_code=True: the code goes up with the weights.
 
 FOLDER is what build_backbone.py, convert_official_checkpoint.py and train.py (OUTPUT/best_model) write. What goes up:
 the weights, the config, the code, preprocessor_config.json, LICENSE, README.md and the results of the training, if
-there are any. It is one commit; after an interruption run the same command again, and what has arrived is not sent
-again. Log in before with `hf auth login`, or set HF_TOKEN.
+there are any. The card is checked before; a faulty one is refused with a line for each fault. It is one commit; after
+an interruption run the same command again, and what has arrived is not sent again. Log in before with `hf auth login`,
+or set HF_TOKEN.
 """
 
 
@@ -35,7 +36,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made if it is not there")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request with the commit")
     parser.add_argument(
-        "--card", type=Path, metavar="FILE.md", help="the card (default: FOLDER/README.md, else a minimal one)"
+        "--card",
+        type=Path,
+        metavar="FILE.md",
+        help="the card, with the files it links to (default: FOLDER/README.md, else one is made)",
     )
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="the training's results (default: found)")
     parser.add_argument("--license", metavar="NAME", help="of the weights, as the Hub knows it (default: apache-2.0)")

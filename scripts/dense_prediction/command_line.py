@@ -1,4 +1,4 @@
-"""How every script starts and how it ends on a user's mistake: one line on stderr and a non-zero exit code."""
+"""How every script starts and how it ends on a user's mistake: a clear message on stderr and a non-zero exit code."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -31,7 +31,6 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _one_line(error: UserError) -> str:
-    """The message alone: an error raised in a data-loading worker arrives with the worker's traceback before it."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+def _message(error: UserError) -> str:
+    """Without the traceback before it with which an error arrives that was raised in a data-loading worker."""
+    return str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()

@@ -95,14 +95,20 @@ def fail(loader: str, repository: str, **arguments: Any) -> str:
 
 ACTIONS = {action.__name__: action for action in (load, describe, run_pipeline, register, fail)}
 
-if __name__ == "__main__":
-    request = json.load(sys.stdin)
-    sys.meta_path[:] = [Hiding(finder, request["hide"]) for finder in sys.meta_path]
-    for package in request["hide"]:
+
+def hide(packages: list[str]) -> None:
+    """Leave the process if one of them can be imported all the same."""
+    sys.meta_path[:] = [Hiding(finder, packages) for finder in sys.meta_path]
+    for package in packages:
         try:
             importlib.import_module(package)
             sys.exit(f"{package} can be imported")
         except ModuleNotFoundError:
             pass
+
+
+if __name__ == "__main__":
+    request = json.load(sys.stdin)
+    hide(request["hide"])
     results = [ACTIONS[step.pop("do")](**step) for step in request["steps"]]
     torch.save(results, request["output"])

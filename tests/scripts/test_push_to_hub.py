@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig, Segforme
 import modeling_vit_comer
 import push_to_hub
 import tiny
+from dense_prediction import command_line
 from dense_prediction.errors import UserError
 from hub import TOKEN, Hub, Repository, serve
 from modeling_vit_comer import ViTCoMerBackbone
@@ -37,6 +38,36 @@ CODE = {
     "trunk_sources.py",
 }
 FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json", "LICENSE", "README.md"}
+FILES |= {"measured.json"}
+WRITTEN = """\
+---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-feature-extraction
+---
+
+# Written by hand
+"""
+RESULTS = {
+    "name": "semantic_segmentation/roads/upernet",
+    "task": "semantic_segmentation",
+    "seed": 7,
+    "step": 6,
+    "seconds": 12.34,
+    "best_step": 4,
+    "curve": [{"step": 6, "loss": 0.5, "learning_rate": 0.0}],
+    "evaluations": [
+        {"step": 4, "mean_iou": 0.43217, "pixel_accuracy": None, "class_iou": {"road": 0.8, "sky": 0.06434}},
+        {"step": 6, "mean_iou": 0.1, "pixel_accuracy": 0.2, "class_iou": {"road": 0.1, "sky": 0.1}},
+    ],
+    "device": "cpu x86_64, 2 threads",
+    "versions": {"torch": "2.15.0", "transformers": "5.23.0"},
+    "recipe": {
+        "data": {"path": "data/roads"},
+        "backbone": {"freeze_trunk": False},
+        "optimization": {"learning_rate": 5e-05, "trunk_lr_multiplier": 0.1},
+    },
+}
 
 
 @pytest.fixture
@@ -104,6 +135,8 @@ def test_command(hub: Hub, folder: Path, tmp_path: Path) -> None:
     card = ModelCard(content(hub, "README.md").decode())
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
     assert f'AutoBackbone.from_pretrained("{REPOSITORY}"' in card.text
+    facts = json.loads(content(hub, "measured.json"))
+    assert f"{facts['parameters']:,}" in card.text and "No results come with these weights" in card.text
 
 
 def test_dry_run_lists_what_goes_up(
@@ -147,16 +180,48 @@ def test_a_version_leaves_nothing_behind(hub: Hub, folder: Path) -> None:
 
 def test_cards(hub: Hub, folder: Path, tmp_path: Path) -> None:
     """One that somebody wrote is never replaced by ours."""
-    written = "---\nlicense: apache-2.0\n---\nWritten by hand.\n"
-    (tmp_path / "card.md").write_text(written)
+    (tmp_path / "card.md").write_text(WRITTEN)
     push(folder)
     push(folder, "--update", "--card", str(tmp_path / "card.md"))
-    assert content(hub, "README.md").decode() == written
+    assert content(hub, "README.md").decode() == WRITTEN
     push(folder, "--update", "--max-shard-size", "200KB")
-    assert content(hub, "README.md").decode() == written
-    (folder / "README.md").write_text(written + "In the folder.\n")
+    assert content(hub, "README.md").decode() == WRITTEN
+    (folder / "README.md").write_text(WRITTEN + "In the folder.\n")
     push(folder, "--update")
-    assert content(hub, "README.md").decode() == written + "In the folder.\n"
+    assert content(hub, "README.md").decode() == WRITTEN + "In the folder.\n"
+
+
+def test_a_card_brings_the_files_that_it_links_to(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    """But none from elsewhere, and none in place of the model's own."""
+    (tmp_path / "cards" / "results").mkdir(parents=True)
+    (tmp_path / "cards" / "results" / "speed.json").write_text('{"seconds": 1.25}')
+    (tmp_path / "cards" / "config.json").write_text("{}")
+    card = tmp_path / "cards" / "card.md"
+    card.write_text(WRITTEN + "It takes 1.25 s ([file](results/speed.json), [config](config.json)).\n")
+    push(folder, "--card", str(card))
+    assert json.loads(content(hub, "results/speed.json")) == {"seconds": 1.25}
+    assert json.loads(content(hub, "config.json"))["model_type"] == "vit_comer"
+    (tmp_path / "secret.json").write_text("{}")
+    card.write_text(WRITTEN + "[file](../secret.json)\n")
+    with pytest.raises(UserError, match=r"the link '../secret.json' leads to no file"):
+        push(folder, "--update", "--card", str(card))
+
+
+def test_a_faulty_card_is_refused(hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is sent, with a line for each fault."""
+    (tmp_path / "card.md").write_text(WRITTEN.replace("license:", "licence:") + "[here](#there)\n")
+    arguments = ["push_to_hub.py", str(folder), REPOSITORY, "--card", str(tmp_path / "card.md")]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", arguments)
+        command_line.run(push_to_hub.main)
+    assert ended.value.code == 1 and not hub.requests
+    error, *faults = capsys.readouterr().err.splitlines()[-4:]
+    assert error == f"error: the card {tmp_path / 'card.md'} has faults, and nothing was sent:"
+    assert faults == [
+        "metadata: the Hub does not know the key 'licence'; did you mean license or license_name?",
+        "metadata: license is missing; for example apache-2.0, mit, openrail",
+        "line 8: the link '#there' leads to no heading; there are written-by-hand",
+    ]
 
 
 def test_interrupted_upload_goes_on(hub: Hub, folder: Path) -> None:
@@ -191,14 +256,19 @@ def test_trained_model(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "best_model"
     model.save_pretrained(folder)
     SegformerImageProcessor().save_pretrained(folder)
-    (tmp_path / "results.json").write_text('{"step": 6}')
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
     push(folder)
     assert repository_of(hub).files().keys() - {".gitattributes"} == FILES | {"configuration_heads.py", "results.json"}
-    assert json.loads(content(hub, "results.json")) == {"step": 6}
+    assert json.loads(content(hub, "results.json")) == RESULTS
     config = json.loads(content(hub, "config.json"))
     assert config["auto_map"] == {"AutoConfig": "configuration_heads.UperNetConfig"}
     assert config["model_type"] == "upernet"
-    assert ModelCard(content(hub, "README.md").decode()).data.pipeline_tag == "image-segmentation"
+    card = ModelCard(content(hub, "README.md").decode())
+    assert card.data.pipeline_tag == "image-segmentation"
+    (measured,) = card.data.eval_results
+    assert (measured.metric_type, measured.metric_value, measured.dataset_name) == ("mean_iou", 0.4322, "roads")
+    assert "| mean IoU | 0.4322 |" in card.text and "these classes only: `road`, `sky`." in card.text
+    assert "its learning rate was 0.1 times that of everything else, 5e-05" in card.text
 
 
 PUSH_BY_METHOD = f"""
@@ -267,6 +337,18 @@ def write_bad_card(folder: Path) -> None:
     (folder / "README.md").write_text("no metadata")
 
 
+def write_bad_results(folder: Path) -> None:
+    (folder / "results.json").write_text('{"step": 6}')
+
+
+def write_unevaluated_results(folder: Path) -> None:
+    (folder / "results.json").write_text(json.dumps(RESULTS | {"best_step": None, "evaluations": []}))
+
+
+def write_other_licence(folder: Path) -> None:
+    (folder / "README.md").write_text(WRITTEN.replace("apache-2.0", "mit"))
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -279,7 +361,10 @@ def nothing(folder: Path) -> None:
         (cut_weights_off, [], "cannot load the model"),
         (save_another_model, [], "ResNetBackbone, which is no model round a ViT-CoMer"),
         (save_another_backbone, [], "has no ViT-CoMer backbone"),
-        (write_bad_card, [], "metadata"),
+        (write_bad_card, [], "metadata: the card must begin with a YAML block"),
+        (write_bad_results, [], "is no result of train.py or evaluate.py: it has no name, seed, "),
+        (write_unevaluated_results, [], "the run has evaluated nothing yet, its best_step is None"),
+        (write_other_licence, [], "the licence is mit, but LICENSE is that of apache-2.0: give --license and"),
         (nothing, ["--card", "nowhere.md"], "--card: there is no file nowhere.md"),
         (nothing, ["--results", "nowhere.json"], "--results: there is no file nowhere.json"),
         (nothing, ["--license", "mit"], "give --license NAME and --license-file"),

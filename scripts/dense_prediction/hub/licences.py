@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from ..errors import UserError
+from .card_metadata import KNOWN
 
 
 OURS = Path(__file__).parents[3] / "LICENSE"
@@ -20,11 +21,12 @@ class Licence:
     name: str
     text: Path
 
-    @property
-    def metadata(self) -> str:
-        """The lines of a card's metadata."""
-        is_listed = self.name not in OF_TRUNKS.values()
-        return f"license: {self.name}" if is_listed else f"license: other\nlicense_name: {self.name}"
+
+def licence_metadata(name: str) -> dict[str, str]:
+    """Of a licence in a card; its text goes up as the file LICENSE."""
+    if name in KNOWN["licences"]:
+        return {"license": name}
+    return {"license": "other", "license_name": name, "license_link": "LICENSE"}
 
 
 def trunk_name(trunk_config: PreTrainedConfig) -> str:

@@ -1,8 +1,10 @@
 """The files of a model's repository: what anybody needs who has transformers and timm but not our package."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import transformers
 from safetensors import SafetensorError
@@ -13,12 +15,18 @@ from modeling_vit_comer import ViTCoMerConfig
 from modeling_vit_comer.configuration_heads import HEAD_CONFIGS, carry_code
 
 from ..errors import UserError
-from .card import minimal_card
-from .licences import find_licence, trunk_name
+from .backbone_facts import COUNTED, measure_model
+from .card import Dataset, Measured, backbone_card, find_trunk, head_card, pipeline_of
+from .card_body import linked_file
+from .card_check import check_card
+from .card_source import CardSource
+from .licences import Licence, find_licence, trunk_name
+from .result_files import Result, read_result
 
 
 PROCESSOR = "preprocessor_config.json"
 RESULTS = "results.json"
+MEASURED = "measured.json"
 OUTDATED = ("*.safetensors", "*.safetensors.index.json", "*.py")
 """What a version of a model leaves behind in its repository, where transformers might take it for the next one's."""
 
@@ -28,7 +36,7 @@ class ModelFiles:
     """What goes beside a model's weights, config and code.
 
     Attributes:
-        card: README.md; if None that of the model's folder, if it has one.
+        card: README.md; if None that of the model's folder, if it has one. Files beside it that it links to go along.
         licence: its name, with `licence_text`; Apache-2.0 if None.
         results: measured numbers; if None results.json in the model's folder or, of a trained model, beside it.
         max_shard_size: weights are cut into files of this size. An interrupted upload goes on at the next file.
@@ -48,7 +56,7 @@ def stage_model(folder: Path, repository: str, files: ModelFiles, staged: Path) 
         Whether somebody wrote the card; else it says only what the files themselves say.
 
     Raises:
-        UserError: the folder holds no complete model of ours, a file is missing, or a licence is.
+        UserError: the folder holds no complete model of ours, a file or a licence is missing, or the card has faults.
     """
     model = load_model(folder)
     licence = find_licence(backbone_config(model.config).trunk_config, files.licence, files.licence_text)
@@ -63,12 +71,84 @@ def stage_model(folder: Path, repository: str, files: ModelFiles, staged: Path) 
     if results is not None:
         shutil.copyfile(results, staged / RESULTS)
     if card is not None:
-        shutil.copyfile(card, staged / "README.md")
+        copy_card(card, staged)
     else:
-        trunk = trunk_name(backbone_config(model.config).trunk_config)
-        text = minimal_card(model, repository, trunk, licence, has_results=results is not None)
-        (staged / "README.md").write_text(text, encoding="utf-8")
+        (staged / "README.md").write_text(render_card(model, repository, licence, staged), encoding="utf-8")
+    refuse_faults(staged / "README.md", card, licence)
     return card is not None
+
+
+def copy_card(card: Path, staged: Path) -> None:
+    """With the files beside it that it links to, unless the repository has them already."""
+    shutil.copyfile(card, staged / "README.md")
+    for _, target in CardSource(read_card(card)).links:
+        linked = linked_file(target, card.parent)
+        if linked is not None and linked.is_file() and linked_file(target, staged) is None:
+            copy = staged / linked.relative_to(card.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(linked, copy)
+
+
+def read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the card {path} is no text in UTF-8: {error}") from error
+
+
+def refuse_faults(staged_card: Path, given: Path | None, licence: Licence) -> None:
+    """The Hub would take a faulty card without a word.
+
+    Raises:
+        UserError: with a line for each fault.
+    """
+    text = read_card(staged_card)
+    faults = check_card(text, staged_card.parent) or licence_faults(CardSource(text), licence)
+    if faults:
+        name = given or "that is made from the model's files"
+        raise UserError("\n".join([f"the card {name} has faults, and nothing was sent:", *faults]))
+
+
+def licence_faults(card: CardSource, licence: Licence) -> list[str]:
+    """That another licence than the card's goes up with it."""
+    said, sent = card.metadata.get("license_name", card.metadata["license"]), licence.name
+    if said == sent:
+        return []
+    return [f"metadata: the licence is {said}, but LICENSE is that of {sent}: give --license and --license-file"]
+
+
+def render_card(model: PreTrainedModel, repository: str, licence: Licence, staged: Path) -> str:
+    """The card that the staged files give, the numbers of its table in a file of their own beside it."""
+    facts = measure_model(model)
+    (staged / MEASURED).write_text(json.dumps({"counted": COUNTED} | facts, indent=1) + "\n", encoding="utf-8")
+    result = read_result(staged / RESULTS) if (staged / RESULTS).is_file() else None
+    shared = {
+        "repository": repository,
+        "facts": facts["backbone"],
+        "facts_file": MEASURED,
+        "trunk": find_trunk(trunk_name(backbone_config(model.config).trunk_config)),
+        "licence": licence.name,
+    } | describe_result(result)
+    if pipeline_of(facts["model"]) is None:
+        return backbone_card(**shared)
+    task = getattr(model.config, "task", None) or pipeline_of(facts["model"])
+    return head_card(**shared, model_class=facts["model"], parameters=facts["parameters"], task=task)
+
+
+def describe_result(result: Result | None) -> dict[str, Any]:
+    """What a card says of results.json."""
+    if result is None:
+        return {"result": None, "dataset": None}
+    if "recipe" not in result.content:
+        raise UserError(f"{RESULTS} has no recipe, which says what was learnt: give the file that train.py wrote")
+    name = Path(result.content["recipe"]["data"]["path"]).name
+    return {
+        "result": Measured.build({RESULTS: result}, seeds=[]),
+        "dataset": Dataset(name=name, type=name),
+        "files": [RESULTS],
+        "classes": result.classes,
+        "run": result.content if "curve" in result.content else None,
+    }
 
 
 def load_model(folder: Path) -> PreTrainedModel:

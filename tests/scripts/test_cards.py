@@ -82,9 +82,14 @@ def test_a_changed_digit_is_found(name: str) -> None:
     long_ones = {number for number in printed if len(re.sub(r"\D", "", number)) >= 4 and number.count(".") < 2}
     assert len(long_ones) >= 2
     for number in long_ones:
-        changed = number[:-1] + str((int(number[-1]) + 1) % 10)
-        faults = check_card(text.replace(f" {number}", f" {changed}"), CARDS)
-        assert any(f"{changed} is in no result file" in fault for fault in faults), (number, faults)
+        # Among a thousand measured numbers one wrong digit may give another of them; hardly three do.
+        wrong = [number[:-1] + str((int(number[-1]) + step) % 10) for step in (1, 2, 3)]
+        assert any(is_refused(text, number, changed) for changed in wrong), number
+
+
+def is_refused(text: str, number: str, changed: str) -> bool:
+    faults = check_card(text.replace(f" {number}", f" {changed}"), CARDS)
+    return any(f"{changed} is in no result file" in fault for fault in faults)
 
 
 # Measured again

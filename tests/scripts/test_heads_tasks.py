@@ -27,11 +27,13 @@ from dense_prediction.heads import (
 )
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe
 from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, SIZES, THINGS, build, draw_batch
+from modeling_vit_comer import restore_heads
 
 
 DETECTORS = [name for name, task in HEADS_AND_TASKS if task == "object_detection"]
 SEE_PADDING_AS_IMAGE = ["rt_detr", "rt_detr_v2", "d_fine"]
 OPTIONS = PredictionOptions(things=frozenset(THINGS))
+DEFORMABLE = ["mask2former", "deformable_detr", "rt_detr", "rt_detr_v2", "d_fine"]
 SURE = 20.0
 
 
@@ -359,6 +361,16 @@ def test_the_model_takes_over_the_weights_of_the_backbone(name: str, task: Task,
     model = build_model(HeadRecipe(name=name, config=FIELDS[name]), backbone, LABELS, task)
     expected = backbone.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in encoder_of(model).state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
+def test_deformable_attention_of_a_head_runs_on_the_kernel(name: str, task: Task, backbone_file: Path) -> None:
+    model, inputs = build(name, task, backbone_file), HEADS[name].loss_inputs(draw_batch(task), task)
+    torch.manual_seed(0)  # of the points and the noise that the losses draw
+    loss = model(**inputs).loss
+    assert bool(restore_heads(model)) == (name in DEFORMABLE)
+    torch.manual_seed(0)
+    torch.testing.assert_close(loss, model(**inputs).loss, rtol=1e-4, atol=0)
 
 
 def test_fields_of_a_recipe_win(backbone_file: Path) -> None:

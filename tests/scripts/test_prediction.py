@@ -17,6 +17,7 @@ from dense_prediction.prediction import load_model, predict_image, prepare_image
 from dense_prediction.recipes import HeadRecipe, TransformRecipe
 from dense_prediction.transforms import EvaluationTransform
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
+from modeling_vit_comer import restore_heads
 
 
 CPU = torch.device("cpu")
@@ -76,6 +77,7 @@ def test_a_saved_model_predicts_the_same(name: str, task: Task, backbone_file: P
         if "boxes" in actual:
             assert (actual["boxes"] <= torch.tensor([width, height, width, height])).all()
             assert len(actual["boxes"]) > 0
+    assert restore_heads(again) == restore_heads(model)  # layers that run on the kernel
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])

@@ -6,6 +6,7 @@ from .building import (
     encoder_of,
     head_of,
     label_names,
+    run_on_kernel,
     task_of,
     things_of,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "head_of",
     "label_names",
     "padding_divisor",
+    "run_on_kernel",
     "task_of",
     "things_of",
 ]

@@ -8,6 +8,9 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from modeling_vit_comer import use_kernel_in_heads
+from modeling_vit_comer.deformable_heads import can_switch
+
 from ..errors import UserError
 from ..recipes import HeadRecipe
 from .registry import HEADS, Head
@@ -40,7 +43,14 @@ def build_model(
         raise UserError(f"head.config: {' '.join(str(error).split())}") from error
     head.initialize(model)
     model.get_submodule(head.encoder).load_state_dict(backbone.state_dict(), strict=True)
+    run_on_kernel(model)
     return model
+
+
+def run_on_kernel(model: PreTrainedModel) -> None:
+    """Let the head's own deformable attention, where it has any, run on the kernel that the backbone runs on."""
+    if any(can_switch(module) for module in model.modules()):
+        use_kernel_in_heads(model)
 
 
 def head_of(model: PreTrainedModel) -> Head:

@@ -249,7 +249,7 @@ class TrainingRun:
             )
 
     def _draw(self, improves: bool) -> None:
-        """The first samples of the validation split, of this step and, if it is the best, as the run's picture."""
+        """Samples from all over the validation split, of this step and, if it is the best, as the run's picture."""
         with self.accelerator.autocast():
             page = draw_predictions(
                 self.evaluated_model, self.head, self.validation, self.data, self.recipe.task, self.size_divisor

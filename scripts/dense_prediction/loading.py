@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from .data import Sample, Split, StreamedSplit
 from .errors import UserError
 from .seeds import mix
-from .transforms import EvaluationTransform, Example, TrainingTransform
+from .transforms import EvaluationTransform, Example, TrainingTransform, has_labels
 
 
 Batch = dict[str, torch.Tensor | list[Example]]
@@ -54,18 +54,22 @@ class TrainingStream(Dataset[Example]):
         self.seed = seed
 
     def __getitem__(self, position: int) -> Example:
-        sample = self._next_good(position)
+        for candidate in range(position, position + MOST_SKIPPED):
+            sample = self.samples[candidate]
+            example = None if sample is None else self._transformed(sample, position)
+            # Where a few labelled pixels were lost in a smaller picture, the loss would be 0 / 0.
+            if example is not None and has_labels(example):
+                return example
+        raise UserError(
+            f"{MOST_SKIPPED} samples in a row from position {position} are bad (see the log for their names) or "
+            "have no labelled pixel after their augmentation"
+        )
+
+    def _transformed(self, sample: Sample, position: int) -> Example:
         # Augmentation draws from the global generator, which the model's own randomness (drop path) also uses.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix(self.seed, 1, position))
             return self.transform(sample)
-
-    def _next_good(self, position: int) -> Sample:
-        for candidate in range(position, position + MOST_SKIPPED):
-            sample = self.samples[candidate]
-            if sample is not None:
-                return sample
-        raise UserError(f"{MOST_SKIPPED} bad samples in a row from position {position}: see the log for their names")
 
 
 class EvaluationSet(Dataset[Example | None]):

@@ -17,6 +17,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Task = Literal["semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection"]
 
+ExifOrientation = Literal["refuse", "stored", "upright"]
+
 
 @dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
 class DataRecipe:
@@ -42,6 +44,9 @@ class DataRecipe:
     reduce_labels: bool = Field(False, description="0 in the label files is no class, and 1 the first (ADE20K)")
     bad_samples: Literal["refuse", "skip"] = Field(
         "refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
+    )
+    exif_orientation: ExifOrientation = Field(
+        "refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
     )
     streaming: bool = Field(False, description="of datasets: read while training, for what is larger than the disk")
     shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")

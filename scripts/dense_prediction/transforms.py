@@ -22,6 +22,9 @@ SHORTEST_CROP, LONGEST_CROP = 384, 600
 SMALLEST_SIDE = 1.0
 """Pixels; of a box with a shorter side nothing is left to see."""
 
+VOIDS = {"semantic_map": IGNORE_INDEX, "segment_map": VOID}
+"""The kinds of maps, and what stands in them for unlabelled pixels."""
+
 Example = dict[str, Any]
 """A sample with `pixel_values`, (3, h, w) float32, instead of `image`, and `original_size`, (H, W) of the image."""
 
@@ -70,23 +73,17 @@ class TrainingTransform:
         fit = min(base / side for base, side in zip(sorted(base_size), sorted(size)))
         factor = fit * _uniform(*self.recipe.scale)
         resized = v2.Resize([max(1, round(side * factor)) for side in size])(sample)
-        return self._labelled_crop(resized)
-
-    def _labelled_crop(self, sample: Sample) -> Sample:
-        """A random crop; drawn again while no pixel of it is labelled, since its loss would be 0 / 0."""
         crop = v2.RandomCrop(self.recipe.crop_size, pad_if_needed=True, fill=_padding(sample))
-        for _ in range(CROP_ATTEMPTS):
-            cropped = crop(sample)
-            if _is_worth_learning(cropped, self.recipe.cat_max_ratio):
-                break
-        return cropped
+        return _labelled_crop(resized, crop, self.recipe.cat_max_ratio)
 
     def _to_shortest_edge(self, sample: Sample) -> Sample:
         """The shortest edge one of several lengths, after DETR's crop of a part of the images."""
         if torch.rand(()) < self.recipe.crop_first:
             sample = _random_crop(_resize_shortest_edge(sample, _choose(SHORTEST_EDGES_BEFORE_CROP), None))
         sample = _resize_shortest_edge(sample, _choose(self.recipe.shortest_edges), self.recipe.longest_edge)
-        return sample if self.recipe.crop_size is None else _crop_to(sample, self.recipe.crop_size)
+        if self.recipe.crop_size is None:
+            return sample
+        return _labelled_crop(sample, _crop_within(sample, self.recipe.crop_size), self.recipe.cat_max_ratio)
 
     def _to_fixed_size(self, sample: Sample) -> Sample:
         return v2.Resize(list(self.recipe.crop_size))(sample)
@@ -125,7 +122,7 @@ def _resize_shortest_edge(sample: Sample, shortest: int, longest: int | None) ->
 def _random_crop(sample: Sample) -> Sample:
     """DETR's crop: height and width drawn between its bounds, as far as the image reaches."""
     height, width = sample["image"].shape[-2:]
-    return _crop_to(sample, (_crop_side(height), _crop_side(width)))
+    return _crop_within(sample, (_crop_side(height), _crop_side(width)))(sample)
 
 
 def _crop_side(side: int) -> int:
@@ -133,26 +130,72 @@ def _crop_side(side: int) -> int:
     return int(torch.randint(min(SHORTEST_CROP, longest), longest + 1, ()))
 
 
-def _crop_to(sample: Sample, size: Size) -> Sample:
+def _crop_within(sample: Sample, size: Size) -> v2.RandomCrop:
     """A random crop of this size, or less where the image is smaller."""
-    return v2.RandomCrop([min(sides) for sides in zip(size, sample["image"].shape[-2:])])(sample)
+    return v2.RandomCrop([min(sides) for sides in zip(size, sample["image"].shape[-2:])])
+
+
+def _labelled_crop(sample: Sample, crop: v2.RandomCrop, cat_max_ratio: float) -> Sample:
+    """A random crop; drawn again while no pixel of it is labelled, since its loss would be 0 / 0.
+
+    Where no draw finds one that is worth learning, any with a label will do, and at last one is made round a label.
+    """
+    labelled = None
+    for _ in range(CROP_ATTEMPTS):
+        cropped = crop(sample)
+        if not has_labels(cropped):
+            continue
+        labelled = cropped
+        if not _is_dominated(cropped, cat_max_ratio):
+            break
+    return _crop_round_a_label(sample, crop) if labelled is None else labelled
+
+
+def _crop_round_a_label(sample: Sample, crop: v2.RandomCrop) -> Sample:
+    """A random crop with one labelled pixel for certain, if there is one in the whole picture."""
+    places = _labelled_pixels(sample).nonzero()
+    if len(places) == 0:
+        return crop(sample)
+    place = places[int(torch.randint(len(places), ()))].tolist()
+    # Every crop out of the sides that reach one pixel less than a crop's to both directions holds the pixel.
+    starts = [max(0, at - side + 1) for at, side in zip(place, crop.size)]
+    sizes = [at + side - start for at, side, start in zip(place, crop.size, starts)]
+    height, width = sample["image"].shape[-2:]
+    sizes = [min(size, side - start) for size, side, start in zip(sizes, (height, width), starts)]
+    window = {
+        key: functional.crop(value, *starts, *sizes) if isinstance(value, tv_tensors.TVTensor) else value
+        for key, value in sample.items()
+    }
+    return crop(window)
 
 
 def _padding(sample: Sample) -> dict[type, int]:
     """What each kind of picture is padded with."""
-    void = IGNORE_INDEX if "semantic_map" in sample else VOID if "segment_map" in sample else 0
+    void = next((void for key, void in VOIDS.items() if key in sample), 0)
     return {tv_tensors.Image: 0, tv_tensors.Mask: void}
 
 
-def _is_worth_learning(sample: Sample, cat_max_ratio: float) -> bool:
-    """Whether a map has labelled pixels, and a semantic one not too many of one class."""
-    if "segment_map" in sample:
-        return bool((sample["segment_map"] != VOID).any())
+def _labelled_pixels(sample: Sample) -> torch.Tensor | None:
+    """(H, W) bool of a sample with a map, else None."""
+    for key, void in VOIDS.items():
+        if key in sample:
+            return (sample[key] != void).as_subclass(torch.Tensor)
+    return None
+
+
+def has_labels(sample: Sample) -> bool:
+    """Whether a sample's map has a labelled pixel; there are losses for samples without objects."""
+    labelled = _labelled_pixels(sample)
+    return labelled is None or bool(labelled.any())
+
+
+def _is_dominated(sample: Sample, cat_max_ratio: float) -> bool:
+    """Whether too much of a semantic map is of one class."""
     if "semantic_map" not in sample:
-        return True
+        return False
     ids = sample["semantic_map"]
     counts = torch.bincount(ids[ids != IGNORE_INDEX])
-    return bool(counts.any()) and (counts.max() / counts.sum()).item() <= cat_max_ratio
+    return (counts.max() / counts.sum()).item() > cat_max_ratio
 
 
 def _without_leftovers(sample: Sample) -> Sample:

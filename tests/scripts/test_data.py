@@ -12,13 +12,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.ops import masks_to_boxes
 
 from dense_prediction import shapes
 from dense_prediction.data import IGNORE_INDEX, BadSample, CheckedSplit, DatasetSplit, ShapesSplit, load_data
 from dense_prediction.data.bundle import TASKS
-from dense_prediction.data.images import read_rgb
+from dense_prediction.data.images import decode_rgb, read_rgb
 from dense_prediction.data.rows import ObjectsReader, SemanticReader
 from dense_prediction.errors import UserError
 from dense_prediction.recipe_loading import load_recipe
@@ -31,9 +31,10 @@ RECIPE = DataRecipe(path="unused", labels=["black", "white"], ignore_index=11)
 SEMANTIC = "semantic_segmentation"
 
 
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+def png(pixels: np.ndarray, turned: int = 1) -> bytes:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
     return buffer.getvalue()
 
 
@@ -77,8 +78,9 @@ def test_a_sample_has_the_image_and_void_at_the_ignore_index() -> None:
         (png(IMAGE), png(IDS[:, :3]), r"label has shape \(4, 3\), expected .* \(4, 6\)"),
         (png(IMAGE), png(IMAGE), r"label has shape \(4, 6, 3\)"),
         (png(IMAGE), png(np.full((4, 6), 11, dtype=np.uint8)), "no pixel is labelled"),
+        (png(IMAGE, turned=3), png(IDS), r"image is stored turned or mirrored \(EXIF orientation 3\)"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_bad_sample_is_reported_by_its_name(image: bytes | None, label: bytes, message: str) -> None:
     with pytest.raises(BadSample, match=message) as caught:
@@ -163,8 +165,9 @@ def test_a_picture_without_objects_is_no_bad_sample() -> None:
         ({"category": 2}, "unknown category 2"),
         ({"category": -1}, "unknown category -1"),
         ({"category": None}, "unknown category None"),
+        ({"bbox": None}, "the box of an object is None, expected four numbers"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_bad_object_is_reported_by_its_picture(change: dict[str, Any], message: str) -> None:
     numbers = OBJECT | {"category": datasets.Value("int64")}
@@ -173,6 +176,65 @@ def test_a_bad_object_is_reported_by_its_picture(change: dict[str, Any], message
     with pytest.raises(BadSample, match=message) as caught:
         split[0]
     assert "sample 0 of train (street_007)" in str(caught.value)
+
+
+@pytest.mark.parametrize("feature", [datasets.List, datasets.LargeList], ids=["list", "large list"])
+def test_categories_by_their_names(feature: type) -> None:
+    """Names of another spelling are unknown."""
+    named, recipe = OBJECT | {"category": datasets.Value("string")}, DataRecipe(path="unused", labels=["cat", "dog"])
+    objects = [CAT | {"category": "dog"}, CAT | {"category": "cat"}]
+    rows = rows_of("objects", feature(named), png(IMAGE), objects)
+    assert DatasetSplit(rows, ObjectsReader(recipe, rows.features))[0]["labels"].tolist() == [1, 0]
+    rows = rows_of("objects", feature(named), png(IMAGE), [CAT | {"category": "Dog"}])
+    with pytest.raises(BadSample, match="unknown category 'Dog'"):
+        DatasetSplit(rows, ObjectsReader(recipe, rows.features))[0]
+
+
+def test_boxes_that_are_no_pixels_are_refused() -> None:
+    rows = rows_of("objects", datasets.List(OBJECT), png(IMAGE), [CAT | {"bbox": [0.5, 0.5, 0.4, 0.5]}])
+    with pytest.raises(BadSample, match=r"street_007.*all lie in 0\.\.1: they must be in pixels"):
+        DatasetSplit(rows, ObjectsReader(RECIPE, rows.features))[0]
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [datasets.Value("binary"), {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}],
+    ids=["bytes", "bytes and path"],
+)
+def test_pictures_in_a_file_that_is_not_of_the_library(feature: Any) -> None:
+    """As pandas and pyarrow write them: nothing says that they are pictures."""
+    pictures = png(IMAGE), png(IDS)
+    image, label = map(cell, pictures) if isinstance(feature, dict) else pictures
+    features = datasets.Features({"image": feature, "label": feature})
+    rows = datasets.Dataset.from_dict({"image": [image], "label": [label]}, features)
+    split = DatasetSplit(rows, SemanticReader(RECIPE, rows.features))
+    assert split[0]["semantic_map"].tolist() == [[0, 1, 1, 0, IGNORE_INDEX, IGNORE_INDEX]] * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "message"),
+    [
+        ("int64", [[0, 1], [0]], "the rows of the label have different lengths"),
+        ("int64", [[0, None]], "label holds object values, expected whole numbers"),
+        ("float64", [[0.5, 1.0]], "label holds float64 values, expected whole numbers"),
+    ],
+    ids=["ragged", "missing", "fractions"],
+)
+def test_ids_in_lists_must_be_a_rectangle_of_whole_numbers(kind: str, label: list[Any], message: str) -> None:
+    feature = datasets.List(datasets.List(datasets.Value(kind)))
+    rows = rows_of("label", feature, png(np.zeros((1, 2, 3), dtype=np.uint8)), label)
+    with pytest.raises(BadSample, match=message) as caught:
+        DatasetSplit(rows, SemanticReader(RECIPE, rows.features))[0]
+    assert "street_007" in str(caught.value)
+
+
+def test_a_file_beside_the_dataset(tmp_path: Path) -> None:
+    """A cell may hold a path in place of bytes."""
+    (tmp_path / "a.png").write_bytes(png(IMAGE))
+    value = {"bytes": None, "path": str(tmp_path / "a.png")}
+    assert np.array_equal(np.asarray(decode_rgb(value, "refuse", "row 0")), IMAGE)
+    with pytest.raises(BadSample, match=r"row 0: .*b\.png does not exist"):
+        decode_rgb(value | {"path": str(tmp_path / "b.png")}, "refuse", "row 0")
 
 
 def test_lists_of_fields_must_be_equally_long() -> None:
@@ -350,7 +412,7 @@ def test_deep_pictures(tmp_path: Path) -> None:
     """16 bits become 8 as they are seen; numbers of 32 bits are no colours."""
     levels = np.array([[0, 256 * 100, 65535]], dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / "deep.png")
-    assert np.asarray(read_rgb(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 100, 255]
+    assert np.asarray(read_rgb(tmp_path / "deep.png", "stored"))[0, :, 0].tolist() == [0, 100, 255]
     Image.fromarray(levels.astype(np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(UserError, match=r"float.tiff has no colours: its mode is F, 32 bits a pixel"):
-        read_rgb(tmp_path / "float.tiff")
+        read_rgb(tmp_path / "float.tiff", "stored")

@@ -135,6 +135,9 @@ MASK = ANNOTATIONS[1]
         (MASK | {"bbox": [30, 0, 5, 5]}, r"box \[30, 0, 5, 5\] \(xywh\) has no area in the picture of 30 x 20 pixels"),
         (MASK | {"bbox": [3, 3, 0, 5]}, "has no area"),
         (MASK | {"bbox": None}, "has no bbox"),
+        (MASK | {"bbox": 5}, "the box of an object is 5, expected four numbers"),
+        (MASK | {"area": "12"}, "the area of an object is '12', expected a number"),
+        (MASK | {"iscrowd": "0"}, "an object is a crowd '0', expected 0 or 1"),
         ({"id": 9, "bbox": [1, 1, 2, 2]}, "annotation 9 has no bbox or no category_id"),
         (MASK | {"segmentation": []}, r"annotation 2: a segmentation is neither polygons nor run lengths: \[\]"),
         (MASK | {"segmentation": None}, "neither polygons nor run lengths"),
@@ -149,7 +152,7 @@ MASK = ANNOTATIONS[1]
         (MASK | {"segmentation": {"size": [20, 30], "counts": "zz0"}}, "annotation 2: run lengths add up to"),
         (MASK | {"segmentation": compressed(STRING) | {"counts": compressed(STRING)["counts"][:-1]}}, "add up to"),
     ],
-    ids=range(17),
+    ids=range(20),
 )
 def test_a_bad_annotation_is_reported_by_its_picture(tmp_path: Path, annotation: dict[str, Any], message: str) -> None:
     data = load_data(write_coco(tmp_path, [ANNOTATIONS[0], annotation]), "instance_segmentation")
@@ -163,6 +166,7 @@ def test_a_bad_annotation_is_reported_by_its_picture(tmp_path: Path, annotation:
     [
         ({"file_name": "absent.png"}, "absent.png does not exist"),
         ({"file_name": "damaged.png"}, "damaged.png cannot be decoded"),
+        ({"file_name": None}, "the file name of image 42 is None"),
         (
             {"height": WIDTH, "width": HEIGHT},
             r"a.png has height and width \(20, 30\), but was annotated as \(30, 20\)",
@@ -194,6 +198,18 @@ def test_annotations_of_unknown_images(tmp_path: Path, caplog: pytest.LogCapture
         ({"images": []}, "has no list of categories, it has images"),
         ({"images": [{"id": 1}]}, r"images\[0\] has no file_name"),
         ({"images": [], "categories": [], "annotations": [{}]}, r"annotations\[0\] has no image_id"),
+        (
+            {"images": [{"id": 1, "file_name": name} for name in "ab"], "categories": [], "annotations": []},
+            r"1 ids of images are given more than once, such as \[1\]",
+        ),
+        (
+            {"images": [], "categories": [{"id": 7, "name": name} for name in ("cat", "dog")], "annotations": []},
+            r"1 ids of categories are given more than once, such as \[7\]",
+        ),
+        (
+            {"images": [{"id": "a_0", "file_name": "a"}], "categories": [], "annotations": []},
+            r"ids of images must be whole numbers, but 1 are not: \['a_0'\]",
+        ),
     ],
 )
 def test_a_json_file_of_another_kind(tmp_path: Path, content: Any, message: str) -> None:

@@ -61,6 +61,11 @@ def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, na
     return recipe_of(folder)
 
 
+def write_card(folder: Path, num_examples: int) -> None:
+    split = f"{{name: train, num_examples: {num_examples}, num_bytes: 1}}"
+    (folder / "README.md").write_text(f"---\ndataset_info: {{splits: [{split}]}}\n---\n")
+
+
 def recipe_of(folder: Path, **fields: Any) -> DataRecipe:
     defaults = {"path": str(folder), "labels": ["a", "b"], "streaming": True, "shuffle_buffer": 5}
     return DataRecipe(**(defaults | fields))
@@ -172,8 +177,31 @@ def test_rows_without_a_name_are_told_by_their_position(tmp_path: Path) -> None:
 
 def test_a_stream_of_bad_rows_alone_is_given_up(tmp_path: Path) -> None:
     write_shards(tmp_path, bad=tuple(range(COUNT)))
-    with pytest.raises(UserError, match="1000 bad samples in a row from position 0"):
+    with pytest.raises(UserError, match="1000 samples in a row from position 0"):
         stream_of(recipe_of(tmp_path, bad_samples="skip"))[0]
+
+
+@pytest.mark.parametrize("said", [COUNT - 1, COUNT + 1])
+def test_a_card_that_counts_wrong_is_found_out(tmp_path: Path, said: int) -> None:
+    """Else an epoch would be longer or shorter than the place that a run resumes at is reckoned with."""
+    recipe = write_shards(tmp_path)
+    write_card(tmp_path, said)
+    split = load_data(recipe, SEMANTIC).train
+    message = f"streamed train: the card says {said} rows, but {COUNT} were read"
+    stream = split.shuffled(seed=0)
+    read = [number_of(stream[position]) for position in range(COUNT)]
+    assert sorted(read) == list(range(COUNT))
+    with pytest.raises(UserError, match=message):
+        stream[COUNT]
+    if said > COUNT:
+        with pytest.raises(UserError, match=message):
+            split[said - 1]
+
+
+def test_a_card_that_does_not_count(tmp_path: Path) -> None:
+    recipe = write_shards(tmp_path)
+    write_card(tmp_path, 0)
+    assert len(load_data(recipe, SEMANTIC).train) == COUNT
 
 
 def test_an_empty_stream_is_refused(tmp_path: Path) -> None:

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from dense_prediction.data import BadSample, CheckedSplit, Sample, ShapesSplit
+from dense_prediction.data import IGNORE_INDEX, BadSample, CheckedSplit, Sample, ShapesSplit
 from dense_prediction.data.bundle import TASKS
 from dense_prediction.errors import UserError
-from dense_prediction.loading import EvaluationSet, TrainingStream, collate, evaluation_loader, training_loader
+from dense_prediction.loading import (
+    EvaluationSet,
+    ShuffledSplit,
+    TrainingStream,
+    collate,
+    evaluation_loader,
+    training_loader,
+)
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import Recipe, TransformRecipe
 from dense_prediction.transforms import EvaluationTransform, TrainingTransform
@@ -47,7 +54,7 @@ class Indices:
 
 
 def test_each_epoch_is_another_permutation() -> None:
-    stream = TrainingStream(Indices(), lambda index: index, seed=0)
+    stream = ShuffledSplit(Indices(), seed=0)
     epochs = [[stream[position] for position in range(start, start + 20)] for start in (0, 20)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
     assert epochs[0] != epochs[1]
@@ -99,7 +106,7 @@ def read(split: CheckedSplit, positions: range, workers: int) -> list[int]:
 
 
 def test_a_bad_sample_gives_its_place_to_the_next_good_one() -> None:
-    order = TrainingStream(Indices(), lambda index: index, seed=0)
+    order = ShuffledSplit(Indices(), seed=0)
     expected = []
     for position in range(40):
         while order[position] in Damaged.bad:
@@ -110,6 +117,21 @@ def test_a_bad_sample_gives_its_place_to_the_next_good_one() -> None:
     assert split.num_skipped == 3
     assert read(CheckedSplit(Damaged(), skip=True), range(40), workers=2) == expected
     assert read(CheckedSplit(Damaged(), skip=True), range(10, 40), workers=2) == expected[10:], "resumed"
+
+
+def test_a_sample_whose_labels_are_lost_gives_its_place_to_the_next() -> None:
+    """As when the few labelled pixels of a picture are lost while it is made smaller: its loss would be 0 / 0."""
+    order = ShuffledSplit(Indices(), seed=0)
+    lost = {order[4], order[5]}
+
+    def transform(index: int) -> dict[str, Any]:
+        return {"index": index, "semantic_map": torch.full((2, 2), IGNORE_INDEX if index in lost else 0)}
+
+    stream = TrainingStream(Indices(), transform, seed=0)
+    assert [stream[place]["index"] for place in (3, 4, 5, 6)] == [order[3], order[6], order[6], order[6]]
+    lost |= set(range(20))
+    with pytest.raises(UserError, match="1000 samples in a row from position 3"):
+        stream[3]
 
 
 def test_loading_processes_count_and_log_each_bad_sample_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +158,7 @@ def test_bad_samples_are_refused_without_leave() -> None:
 def test_a_split_of_bad_samples_alone_is_given_up() -> None:
     split = CheckedSplit(Damaged(), skip=True)
     split.split.bad = range(20)
-    with pytest.raises(UserError, match="1000 bad samples in a row from position 0"):
+    with pytest.raises(UserError, match="1000 samples in a row from position 0 are bad"):
         read(split, range(2), workers=0)
 
 

@@ -116,17 +116,37 @@ def test_colours_change_but_labels_do_not(recipe: TransformRecipe, sample: Sampl
 
 
 def test_a_crop_without_labels_is_drawn_again(recipe: TransformRecipe) -> None:
-    """One labelled corner of an image four times the crop: a single draw would miss it more often than not."""
+    """One labelled corner: most draws miss it, and where ten do, the crop is made round a labelled pixel."""
     torch.manual_seed(0)
     transform = TrainingTransform(dataclasses.replace(recipe, scale=(2, 2)))
     ids = torch.full((48, 64), IGNORE_INDEX)
-    ids[:20, :20] = 1
+    ids[:4, :4] = 1
     large = semantic(torch.zeros(3, 48, 64, dtype=torch.uint8), ids)
-    labelled = [(transform(large)["semantic_map"] != IGNORE_INDEX).any().item() for _ in range(40)]
-    assert sum(labelled) >= 38
+    crops = [transform(large) for _ in range(40)]
+    assert all((crop["semantic_map"] != IGNORE_INDEX).any() for crop in crops)
+    assert {crop["pixel_values"].shape for crop in crops} == {(3, 32, 40)}
+    assert len({crop["semantic_map"].numpy().tobytes() for crop in crops}) > 10, "the pixel's place in the crop varies"
     panoptic = {"image": large["image"], "segment_map": tv_tensors.Mask(torch.where(ids == 1, 0, VOID))}
     panoptic |= {"labels": torch.tensor([1]), "is_crowd": torch.tensor([False])}
-    assert sum(len(transform(panoptic)["labels"]) for _ in range(40)) >= 30
+    assert all(len(transform(panoptic)["labels"]) == 1 for _ in range(40))
+    shortest = dataclasses.replace(recipe, resize="shortest_edge", shortest_edges=[96], crop_size=(24, 24))
+    crops = [TrainingTransform(shortest)(large)["semantic_map"] for _ in range(40)]
+    assert all((crop != IGNORE_INDEX).any() and crop.shape == (24, 24) for crop in crops)
+
+
+def test_a_labelled_crop_of_one_class_is_better_than_none(recipe: TransformRecipe) -> None:
+    """Half of the image is of one class and the other half unlabelled: no crop has two classes."""
+    torch.manual_seed(0)
+    ids = torch.full((48, 64), IGNORE_INDEX)
+    ids[:, 32:] = 1
+    half = semantic(torch.zeros(3, 48, 64, dtype=torch.uint8), ids)
+    transform = TrainingTransform(dataclasses.replace(recipe, scale=(2, 2), cat_max_ratio=0.75))
+    assert all((transform(half)["semantic_map"] == 1).any() for _ in range(40))
+
+
+def test_a_map_without_any_label_is_cropped_all_the_same(recipe: TransformRecipe, sample: Sample) -> None:
+    nothing = sample | {"semantic_map": tv_tensors.Mask(torch.full((40, 56), IGNORE_INDEX))}
+    assert TrainingTransform(recipe)(nothing)["semantic_map"].shape == (32, 40)
 
 
 def test_a_crop_of_one_class_is_drawn_again_where_the_recipe_says(recipe: TransformRecipe) -> None:

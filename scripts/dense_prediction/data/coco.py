@@ -5,10 +5,10 @@ from typing import Any
 
 from ..recipes import DataRecipe
 from .bad_samples import BadSample
-from .coco_json import CocoFile, coco_labels
+from .coco_json import CocoFile, coco_labels, image_path
 from .coco_masks import decode_segmentation
 from .images import read_rgb
-from .instances import Instance, instance_fields
+from .instances import Instance, check_size, instance_fields
 from .samples import Sample, Split, new_sample
 from .source import Source, split_path
 
@@ -18,26 +18,24 @@ class CocoSplit:
 
     Args:
         masks: read the segmentations too.
-        skip: see `CocoFile.records`.
     """
 
-    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, skip: bool) -> None:
-        self.records = file.records(skip)
+    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, recipe: DataRecipe) -> None:
+        self.records = file.records(recipe.bad_samples == "skip")
         self.images = images
         self.labels = file.category_labels(labels)
         self.masks = masks
+        self.orientation = recipe.exif_orientation
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
-        path = self.images / fields["file_name"]
-        image = read_rgb(path)
+        path = image_path(self.images, fields)
+        image = read_rgb(path, self.orientation)
         size = image.height, image.width
-        annotated = fields.get("height", image.height), fields.get("width", image.width)
-        if size != annotated:
-            raise BadSample(f"{path} has height and width {size}, but was annotated as {annotated}")
+        check_size(size, (fields.get("height"), fields.get("width")), path)
         instances = [self._instance(annotation, size, path) for annotation in annotations]
         objects = instance_fields(instances, size, str(path), masks=self.masks)
         return new_sample(image, str(path), fields["id"]) | objects
@@ -51,7 +49,7 @@ class CocoSplit:
             box,
             self.labels.get(category),
             category,
-            bool(annotation.get("iscrowd")),
+            annotation.get("iscrowd", False),
             annotation.get("area"),
             decode_segmentation(annotation.get("segmentation"), size, name) if self.masks else None,
         )
@@ -65,10 +63,10 @@ def open_coco(recipe: DataRecipe, task: str) -> Source:
     """
     train = CocoFile(split_path(recipe, "annotations", "train_split"))
     labels = coco_labels(recipe, task, train)
-    masks, skip = task == "instance_segmentation", recipe.bad_samples == "skip"
+    masks = task == "instance_segmentation"
 
     def open_split(key: str) -> Split:
         file = train if key == "train_split" else CocoFile(split_path(recipe, "annotations", key))
-        return CocoSplit(file, split_path(recipe, "images", key), labels, masks, skip)
+        return CocoSplit(file, split_path(recipe, "images", key), labels, masks, recipe)
 
     return Source(labels, frozenset(range(len(labels))), open_split)

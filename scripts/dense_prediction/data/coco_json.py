@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..recipes import DataRecipe
-from .bad_samples import HINT
+from .bad_samples import HINT, BadSample
 from .labels import choose_labels
 
 
@@ -28,17 +28,19 @@ class CocoFile:
         categories: sorted by their ids.
 
     Raises:
-        UserError: the file cannot be read, or lacks one of its parts or a field that every entry needs.
+        UserError: the file cannot be read, lacks one of its parts or a field that every entry needs, or an id is
+            given twice or is no number.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         content = _read(path)
         self.images = _entries(content, "images", ("id", "file_name"), path)
-        self.categories = sorted(
-            _entries(content, "categories", ("id", "name"), path), key=lambda category: category["id"]
-        )
+        categories = _entries(content, "categories", ("id", "name"), path)
         self.annotations = _entries(content, "annotations", ("image_id",), path)
+        _check_ids(self.images, "images", path)
+        _check_ids(categories, "categories", path)
+        self.categories = sorted(categories, key=lambda category: category["id"])
 
     def category_labels(self, labels: list[str]) -> dict[int, int]:
         """Category id -> the class id of its name; categories that `labels` does not name have none."""
@@ -60,7 +62,7 @@ class CocoFile:
             by_image[annotation["image_id"]].append(annotation)
         unknown = by_image.keys() - {image["id"] for image in self.images}
         if unknown:
-            self._report_unknown(sorted(unknown), sum(len(by_image[image]) for image in unknown), skip)
+            self._report_unknown(sorted(unknown, key=str), sum(len(by_image[image]) for image in unknown), skip)
         return PackedRecords([(image, by_image.get(image["id"], [])) for image in self.images])
 
     def _report_unknown(self, images: list[Any], count: int, skip: bool) -> None:
@@ -68,6 +70,18 @@ class CocoFile:
         if not skip:
             raise UserError(f"{message}; {HINT}")
         _logger.warning("skipped: %s", message)
+
+
+def image_path(folder: Path, fields: Fields) -> Path:
+    """Where an image is.
+
+    Raises:
+        BadSample: its file name is no text.
+    """
+    name = fields["file_name"]
+    if not isinstance(name, str):
+        raise BadSample(f"the file name of image {fields['id']} is {name!r}")
+    return folder / name
 
 
 class PackedRecords:
@@ -126,3 +140,13 @@ def _entries(content: Fields, part: str, needed: tuple[str, ...], path: Path) ->
             if not isinstance(entry, dict) or field not in entry:
                 raise UserError(f"{path}: {part}[{position}] has no {field}")
     return entries
+
+
+def _check_ids(entries: list[Fields], part: str, path: Path) -> None:
+    """Refuse what merged files have: annotations of one entry would be taken for those of the other."""
+    strangers = [entry["id"] for entry in entries if not isinstance(entry["id"], int)]
+    if strangers:
+        raise UserError(f"{path}: ids of {part} must be whole numbers, but {len(strangers)} are not: {strangers[:5]}")
+    twice = [number for number, count in Counter(entry["id"] for entry in entries).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: {len(twice)} ids of {part} are given more than once, such as {twice[:5]}")

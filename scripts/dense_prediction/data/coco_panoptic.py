@@ -9,7 +9,7 @@ import torch
 from ..errors import UserError
 from ..recipes import DataRecipe
 from .bad_samples import BadSample
-from .coco_json import CocoFile, coco_labels
+from .coco_json import CocoFile, coco_labels, image_path
 from .images import read, read_rgb
 from .samples import VOID, Sample, Split, new_sample, to_mask
 from .source import Source, split_path
@@ -21,21 +21,22 @@ NO_SEGMENT = 0
 class PanopticSplit:
     """The images of one JSON file, each with one annotation: a PNG and what its segments are."""
 
-    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], skip: bool) -> None:
-        self.records = file.records(skip)
+    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], recipe: DataRecipe) -> None:
+        self.records = file.records(recipe.bad_samples == "skip")
         self.images, self.masks = images, masks
         self.labels = file.category_labels(labels)
+        self.orientation = recipe.exif_orientation
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
-        path = self.images / fields["file_name"]
+        path = image_path(self.images, fields)
         if len(annotations) != 1:
             raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
         mask_path = self.masks / annotations[0].get("file_name", "")
-        image = read_rgb(path)
+        image = read_rgb(path, self.orientation)
         numbers = _segment_numbers(mask_path, (image.height, image.width))
         segments = self._segments(annotations[0], numbers, mask_path)
         return new_sample(image, str(path), fields["id"]) | segments
@@ -78,11 +79,12 @@ def open_coco_panoptic(recipe: DataRecipe, task: str) -> Source:
         UserError: a file or folder is missing or damaged, or the class names contradict the categories.
     """
     train = CocoFile(split_path(recipe, "annotations", "train_split"))
-    labels, skip = coco_labels(recipe, task, train), recipe.bad_samples == "skip"
+    labels = coco_labels(recipe, task, train)
 
     def open_split(key: str) -> Split:
         file = train if key == "train_split" else CocoFile(split_path(recipe, "annotations", key))
-        return PanopticSplit(file, split_path(recipe, "images", key), split_path(recipe, "masks", key), labels, skip)
+        images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
+        return PanopticSplit(file, images, masks, labels, recipe)
 
     return Source(labels, _things(train, labels), open_split)
 

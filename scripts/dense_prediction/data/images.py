@@ -1,55 +1,48 @@
 """Pictures from files and from bytes; one that cannot be read is a `BadSample`."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from datasets.utils.file_utils import xopen
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ..errors import UserError
+from ..recipes import ExifOrientation
 from .bad_samples import BadSample
 
 
 # What PIL reports damaged files by, depending on the format; a bomb is a picture of absurd size.
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
+UPRIGHT = 1
+"""EXIF's orientation of a picture that is not turned."""
+
 _TOO_DEEP = ("I", "F")
 """Modes of 32-bit numbers, of which nobody knows which one is white."""
 
 
 def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
-    """The picture in an undecoded cell of a dataset, `{"bytes", "path"}`."""
+    """The picture in an undecoded cell of a dataset, `{"bytes", "path"}`, as it is stored."""
     if value is None or not (value["bytes"] or value["path"]):
         raise BadSample(f"{name} is empty")
-    try:
-        return datasets.Image().decode_example(value)
-    except DAMAGED as error:
-        raise BadSample(f"{name} cannot be decoded: {_reason(error)}") from error
+    return _open(BytesIO(value["bytes"] or _content(value["path"], name)), name)
 
 
 def read(path: Path) -> Image.Image:
-    """The picture in a file, as it is stored.
-
-    EXIF rotation is left alone: annotations are drawn on the stored pixels.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise BadSample(f"{path} does not exist") from error
-    except DAMAGED as error:
-        raise BadSample(f"{path} cannot be decoded: {_reason(error)}") from error
+    """The picture in a file, as it is stored."""
+    return _open(path, str(path))
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """As `read`, in RGB."""
-    return _to_rgb(read(path), str(path))
+def read_rgb(path: Path, orientation: ExifOrientation) -> Image.Image:
+    """As `read`, in RGB and as `orientation` says."""
+    return _to_rgb(_oriented(read(path), orientation, str(path)), str(path))
 
 
-def decode_rgb(value: dict[str, Any] | None, name: str) -> Image.Image:
-    """As `decode`, in RGB."""
-    return _to_rgb(decode(value, name), name)
+def decode_rgb(value: dict[str, Any] | None, orientation: ExifOrientation, name: str) -> Image.Image:
+    """As `decode`, in RGB and as `orientation` says."""
+    return _to_rgb(_oriented(decode(value, name), orientation, name), name)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -65,6 +58,41 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _content(path: str, name: str) -> bytes:
+    """What a file holds, which may be on the Hub or in an archive."""
+    try:
+        with xopen(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise BadSample(f"{name}: {path} does not exist") from error
+    except OSError as error:  # the network, say: no fault of the sample
+        raise UserError(f"{name}: cannot read {path}: {_reason(error)}") from error
+
+
+def _open(source: Path | BytesIO, name: str) -> Image.Image:
+    try:
+        with Image.open(source) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise BadSample(f"{name} does not exist") from error
+    except DAMAGED as error:
+        raise BadSample(f"{name} cannot be decoded: {_reason(error)}") from error
+
+
+def _oriented(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
+    """The picture that its annotations were drawn on, which nobody but the recipe can know."""
+    turn = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if turn == UPRIGHT or orientation == "stored":
+        return image
+    if orientation == "upright":
+        return ImageOps.exif_transpose(image)
+    raise BadSample(
+        f"{name} is stored turned or mirrored (EXIF orientation {turn}), and its annotations may be drawn on either: "
+        "set data.exif_orientation to stored, or to upright if they are drawn on what viewers show"
+    )
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

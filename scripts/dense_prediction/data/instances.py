@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,19 @@ class Instance:
     box: Sequence[float]
     label: int | None
     category: Any
-    is_crowd: bool = False
+    is_crowd: bool | int | None = False
     area: float | None = None
     mask: np.ndarray | None = None
+
+
+def check_size(size: Size, annotated: tuple[float | None, float | None], path: Path) -> None:
+    """Compare a picture with the height and width that its annotation gives; None or 0 stands for unknown.
+
+    Raises:
+        BadSample: they differ, so that the boxes are those of another picture.
+    """
+    if any(side and side != found for side, found in zip(annotated, size)):
+        raise BadSample(f"{path} has height and width {size}, but was annotated as {annotated}")
 
 
 def instance_fields(
@@ -48,7 +59,8 @@ def instance_fields(
     A box that lies partly outside the picture is clipped.
 
     Raises:
-        BadSample: a category is unknown, a box has no area in the picture, or a mask no pixel.
+        BadSample: a category is unknown, a box has no area in the picture, a mask no pixel, a field is of a wrong
+            type, or the boxes are no pixels.
     """
     for instance in instances:
         _check(instance, name, masks)
@@ -56,7 +68,7 @@ def instance_fields(
     fields = {
         "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image_size),
         "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
-        "is_crowd": torch.tensor([instance.is_crowd for instance in instances], dtype=torch.bool),
+        "is_crowd": torch.tensor([bool(instance.is_crowd) for instance in instances], dtype=torch.bool),
     }
     measured = box_area(boxes)
     if masks:
@@ -72,8 +84,13 @@ def instance_fields(
 def _check(instance: Instance, name: str, masks: bool) -> None:
     if instance.label is None:
         raise BadSample(f"{name}: an object is of the unknown category {instance.category!r}")
-    if len(instance.box) != 4 or not all(isinstance(number, int | float) for number in instance.box):
-        raise BadSample(f"{name}: the box of an object is {list(instance.box)}, expected four numbers")
+    box = instance.box
+    if not isinstance(box, Sequence) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        raise BadSample(f"{name}: the box of an object is {box!r}, expected four numbers")
+    if not isinstance(instance.area, int | float | None):
+        raise BadSample(f"{name}: the area of an object is {instance.area!r}, expected a number")
+    if instance.is_crowd not in (0, 1, None):
+        raise BadSample(f"{name}: an object is a crowd {instance.is_crowd!r}, expected 0 or 1")
     if masks and not instance.mask.any():
         raise BadSample(f"{name}: an object of category {instance.category!r} has an empty mask")
 
@@ -82,6 +99,8 @@ def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str
     """(N, 4) float32 XYXY, clipped to the picture."""
     # In float64, so that the far corner of an x, y, w, h box does not round past the near one.
     given = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
+    if rows and (given >= 0).all() and (given <= 1).all():
+        raise BadSample(f"{name}: the boxes, such as {rows[0]}, all lie in 0..1: they must be in pixels")
     boxes = clip_boxes_to_image(box_convert(given, box_format, "xyxy"), image_size)
     for row, (left, top, right, bottom) in zip(rows, boxes.tolist()):
         if not (right > left and bottom > top):  # also when a number is NaN

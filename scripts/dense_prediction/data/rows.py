@@ -37,9 +37,10 @@ class SemanticReader:
 
     def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
         self.image_column, self.label_column = recipe.image_column, recipe.label_column
+        self.orientation = recipe.exif_orientation
         check_columns(recipe, features, (self.image_column, self.label_column))
         label = features[self.label_column]
-        self.label_is_image = isinstance(label, datasets.Image)
+        self.label_is_image = is_picture(label)
         self.labels = choose_labels(recipe, "semantic_segmentation", class_names(label))
         self.ids = SemanticIds.of(recipe, self.labels)
 
@@ -49,9 +50,9 @@ class SemanticReader:
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode_rgb(row[self.image_column], f"{name}: image")
+        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image")
         label = row[self.label_column]
-        ids = np.array(decode(label, f"{name}: label") if self.label_is_image else label)
+        ids = np.array(decode(label, f"{name}: label")) if self.label_is_image else to_array(label, name)
         semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
         return new_sample(image, name, image_id) | {"semantic_map": semantic_map}
 
@@ -61,30 +62,34 @@ class ObjectsReader:
 
     def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
         self.image_column, self.objects_column = recipe.image_column, recipe.objects_column
-        self.box_format = recipe.box_format
+        self.box_format, self.orientation = recipe.box_format, recipe.exif_orientation
         check_columns(recipe, features, (self.image_column, self.objects_column))
         fields = object_features(features[self.objects_column])
         missing = [field for field in ("bbox", "category") if field not in fields]
         if missing:
             raise UserError(f"{recipe.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
         self.labels = choose_labels(recipe, "object_detection", class_names(fields["category"]))
+        # Some datasets write the names themselves.
+        self.label_ids = {key: place for place, name in enumerate(self.labels) for key in (place, name)}
 
     def undecoded(self, rows: Rows) -> Rows:
         return rows.cast_column(self.image_column, datasets.Image(decode=False))
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode_rgb(row[self.image_column], f"{name}: image")
+        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image")
         objects = [self._instance(fields) for fields in as_list(row[self.objects_column], name)]
         boxes = instance_fields(objects, (image.height, image.width), name, self.box_format)
         return new_sample(image, name, image_id) | boxes
 
     def _instance(self, fields: Row) -> Instance:
-        category = fields["category"]
-        is_known = category is not None and 0 <= category < len(self.labels)
-        is_crowd = bool(fields.get("is_crowd") or fields.get("iscrowd"))
-        return Instance(fields["bbox"], category if is_known else None, category, is_crowd, fields.get("area"))
+        category = fields.get("category")
+        label = self.label_ids.get(category) if isinstance(category, int | str) else None
+        is_crowd = fields.get("is_crowd") or fields.get("iscrowd")
+        return Instance(fields.get("bbox"), label, category, is_crowd, fields.get("area"))
 
+
+LISTS = datasets.List, datasets.LargeList
 
 READERS: dict[str, type[RowReader]] = {"semantic_segmentation": SemanticReader, "object_detection": ObjectsReader}
 
@@ -95,16 +100,35 @@ def check_columns(recipe: DataRecipe, features: datasets.Features, columns: tupl
             raise UserError(f"{recipe.path} has no column {column!r}, it has {', '.join(features)}")
 
 
+def is_picture(feature: Any) -> bool:
+    """Whether a column holds pictures: as such, or as bytes in a parquet file that `datasets` has not written."""
+    if isinstance(feature, dict):
+        return feature.keys() == {"bytes", "path"}
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+
+
+def to_array(numbers: Any, name: str) -> np.ndarray:
+    """Nested lists as an array.
+
+    Raises:
+        BadSample: they are no rectangle.
+    """
+    try:
+        return np.array(numbers)
+    except ValueError as error:
+        raise BadSample(f"{name}: the rows of the label have different lengths") from error
+
+
 def class_names(feature: Any) -> list[str] | None:
     """Names in a column of `ClassLabel`s, or of lists of them; a column of images or numbers holds no names."""
-    while isinstance(feature, datasets.List):
+    while isinstance(feature, LISTS):
         feature = feature.feature
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
 def object_features(feature: Any) -> dict[str, Any]:
     """The fields of a column of objects, a list of structures or a structure of lists."""
-    while isinstance(feature, datasets.List):
+    while isinstance(feature, LISTS):
         feature = feature.feature
     return feature if isinstance(feature, dict) else {}
 

@@ -32,10 +32,13 @@ class SemanticIds:
         """Class ids (H, W) int64, with unlabelled pixels as `IGNORE_INDEX`.
 
         Raises:
-            BadSample: the shape is not the image's, an id is no class, or no pixel is labelled.
+            BadSample: the shape is not the image's, the ids are no whole numbers, one is no class, or no pixel is
+            labelled.
         """
         if ids.shape != image_size:
             raise BadSample(f"{name}: label has shape {ids.shape}, expected the image's height and width {image_size}")
+        if ids.dtype.kind not in "biu":
+            raise BadSample(f"{name}: label holds {ids.dtype} values, expected whole numbers")
         ids = ids.astype(np.int64)
         labelled = ids != self.ignore_index
         if self.reduce:

@@ -50,11 +50,28 @@ class StreamedSplit:
         """The number of rows; where the dataset does not say, all of them are read once to count them."""
         if self._length is None:
             split = (self.rows.info.splits or {}).get(str(self.rows.split))
-            self._length = split.num_examples if split else sum(1 for _ in iterate(self.rows))
+            self._length = (split and split.num_examples) or sum(1 for _ in iterate(self.rows))
         return self._length
 
     def __getitem__(self, index: int) -> Sample | None:
-        return self.to_sample(self._cursor[index], index)
+        try:
+            row = self._cursor[index]
+        except IndexError:
+            self.check_length(index)
+            raise
+        return self.to_sample(row, index)
+
+    def check_length(self, found: int) -> None:
+        """Compare the length with the number of rows that were found.
+
+        Raises:
+            UserError: they differ, so that an epoch would not end where the data end.
+        """
+        if found != len(self):
+            raise UserError(
+                f"streamed {self.rows.split}: the card says {len(self)} rows, but {found} were read: correct "
+                "the dataset's num_examples, or set data.streaming=false"
+            )
 
     def shuffled(self, seed: int) -> "ShuffledStream":
         """An endless stream in which every epoch is another order of all rows."""
@@ -99,7 +116,10 @@ class ShuffledStream:
         epoch, place = divmod(start, len(self.split)) if start else (0, 0)
         while True:
             rows = self.split.rows.shuffle(seed=mix(self.seed, 0, epoch), buffer_size=self.split.buffer)
-            yield from islice(iterate(rows), place, None)
+            for row in islice(iterate(rows), place, None):
+                yield row
+                place += 1
+            self.split.check_length(place)
             epoch, place = epoch + 1, 0
 
 

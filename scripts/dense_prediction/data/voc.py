@@ -5,11 +5,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import UserError
-from ..recipes import DataRecipe
+from ..recipes import DataRecipe, ExifOrientation
 from .bad_samples import BadSample
 from .folders import MaskSplit
 from .images import read_rgb
-from .instances import Instance, instance_fields
+from .instances import Instance, check_size, instance_fields
 from .labels import choose_labels
 from .samples import Sample, Split, new_sample
 from .semantic_maps import SemanticIds
@@ -23,10 +23,11 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class VocBoxes:
     """Detection samples; objects marked as difficult are crowds: neither learnt nor missed."""
 
-    def __init__(self, root: Path, stems: Sequence[str], labels: list[str]) -> None:
+    def __init__(self, root: Path, stems: Sequence[str], labels: list[str], orientation: ExifOrientation) -> None:
         self.root = root
         self.stems = stems
         self.labels = labels
+        self.orientation = orientation
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -34,10 +35,13 @@ class VocBoxes:
     def __getitem__(self, index: int) -> Sample:
         stem = self.stems[index]
         path = self.root / "Annotations" / f"{stem}.xml"
-        objects = [self._instance(element, path) for element in _parse(path).iter("object")]
+        annotation = _parse(path)
+        objects = [self._instance(element, path) for element in annotation.iter("object")]
         image_path = image_file(self.root, stem)
-        image = read_rgb(image_path)
-        boxes = instance_fields(objects, (image.height, image.width), str(path), "xyxy")
+        image = read_rgb(image_path, self.orientation)
+        size = image.height, image.width
+        check_size(size, _annotated_size(annotation, path), image_path)
+        boxes = instance_fields(objects, size, str(path), "xyxy")
         return new_sample(image, str(image_path), index) | boxes
 
     def _instance(self, element: ElementTree.Element, path: Path) -> Instance:
@@ -63,13 +67,22 @@ def open_voc(recipe: DataRecipe, task: str) -> Source:
     def open_split(key: str) -> Split:
         stems = _stems(recipe, root / "ImageSets" / LISTS[task], key)
         if task == "object_detection":
-            return VocBoxes(root, stems, labels)
+            return VocBoxes(root, stems, labels, recipe.exif_orientation)
         masks = [root / "SegmentationClass" / f"{stem}.png" for stem in stems]
         pairs = [(image_file(root, stem), mask) for stem, mask in zip(stems, masks)]
-        return MaskSplit(pairs, SemanticIds.of(recipe, labels))
+        return MaskSplit(pairs, SemanticIds.of(recipe, labels), recipe.exif_orientation)
 
     things = frozenset(range(len(labels))) if task == "object_detection" else frozenset()
     return Source(labels, things, open_split)
+
+
+def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float, float]:
+    """Height and width; 0 where tools have left them out."""
+    height, width = (annotation.findtext(f"size/{side}") or "0" for side in ("height", "width"))
+    try:
+        return float(height), float(width)
+    except ValueError as error:
+        raise BadSample(f"{path}: its height and width are {height!r} and {width!r}") from error
 
 
 def image_file(root: Path, stem: str) -> Path:

@@ -157,13 +157,12 @@ def _crop_round_a_label(sample: Sample, crop: v2.RandomCrop) -> Sample:
     if len(places) == 0:
         return crop(sample)
     place = places[int(torch.randint(len(places), ()))].tolist()
-    # Every crop out of the sides that reach one pixel less than a crop's to both directions holds the pixel.
-    starts = [max(0, at - side + 1) for at, side in zip(place, crop.size)]
-    sizes = [at + side - start for at, side, start in zip(place, crop.size, starts)]
-    height, width = sample["image"].shape[-2:]
-    sizes = [min(size, side - start) for size, side, start in zip(sizes, (height, width), starts)]
+    # Less than a crop's side away in every direction, so that no crop of this window misses the pixel.
+    rows, columns = (slice(max(0, at - side + 1), at + side) for at, side in zip(place, crop.size))
     window = {
-        key: functional.crop(value, *starts, *sizes) if isinstance(value, tv_tensors.TVTensor) else value
+        key: tv_tensors.wrap(value[..., rows, columns], like=value)
+        if isinstance(value, tv_tensors.TVTensor)
+        else value
         for key, value in sample.items()
     }
     return crop(window)

@@ -159,13 +159,9 @@ def _crop_round_a_label(sample: Sample, crop: v2.RandomCrop) -> Sample:
     place = places[int(torch.randint(len(places), ()))].tolist()
     # Less than a crop's side away in every direction, so that no crop of this window misses the pixel.
     rows, columns = (slice(max(0, at - side + 1), at + side) for at, side in zip(place, crop.size))
-    window = {
-        key: tv_tensors.wrap(value[..., rows, columns], like=value)
-        if isinstance(value, tv_tensors.TVTensor)
-        else value
-        for key, value in sample.items()
-    }
-    return crop(window)
+    pictures = {key: value for key, value in sample.items() if isinstance(value, tv_tensors.TVTensor)}
+    parts = {key: tv_tensors.wrap(value[..., rows, columns], like=value) for key, value in pictures.items()}
+    return crop(sample | parts)
 
 
 def _padding(sample: Sample) -> dict[type, int]:

@@ -12,6 +12,7 @@ from dense_prediction.failures import explained
 from dense_prediction.hf_arguments import KEYS, CommandLine, parse_command_line
 from dense_prediction.hf_building import build_trainer
 from dense_prediction.hf_trainer import RecipeTrainer
+from dense_prediction.hub.public_paths import public_path, write_public
 from dense_prediction.loading import EvaluationSet
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import Recipe
@@ -85,12 +86,14 @@ def draw(trainer: RecipeTrainer) -> None:
 
 
 def push(trainer: RecipeTrainer) -> None:
-    """Upload the model and a card."""
-    recipe = trainer.recipe
+    """Upload the model, its results and a card, both without the folders of this machine from then on."""
+    recipe, results = trainer.recipe, Path(trainer.args.output_dir) / "results.json"
+    if trainer.is_world_process_zero():
+        write_public(results, results)
     try:
         trainer.push_to_hub(
-            finetuned_from=recipe.backbone.checkpoint or recipe.backbone.trunk,
-            dataset=recipe.data.path,
+            finetuned_from=public_path(recipe.backbone.checkpoint or recipe.backbone.trunk),
+            dataset=public_path(recipe.data.path),
             tags=[*TAGS, recipe.task.replace("_", "-")],
         )
     except (OSError, ValueError, httpx.HTTPError) as error:

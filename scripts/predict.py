@@ -76,7 +76,7 @@ class Predictor:
     def _predict(self, path: Path, image: Image.Image) -> Prediction:
         try:
             return predict_image(self.model, self.processor, image, self.options)
-        except ValueError as error:  # the model itself refuses the image's size
+        except (ValueError, UserError) as error:  # the model itself refuses the image's size
             raise UserError(f"{path}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

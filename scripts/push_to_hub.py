@@ -20,9 +20,9 @@ trust_remote_code=True: the code goes up with the weights.
 
 FOLDER is what build_backbone.py, convert_official_checkpoint.py and train.py (OUTPUT/best_model) write. What goes up:
 the weights, the config, the code, preprocessor_config.json, LICENSE, README.md and the results of the training, if
-there are any. The card is checked before; a faulty one is refused with a line for each fault. It is one commit; after
-an interruption run the same command again, and what has arrived is not sent again. Log in before with `hf auth login`,
-or set HF_TOKEN.
+there are any, of whose absolute paths only the last part stays. The card is checked before; a faulty one is refused
+with a line for each fault. It is one commit; after an interruption run the same command again, and what has arrived is
+not sent again. Log in before with `hf auth login`, or set HF_TOKEN.
 """
 
 
@@ -42,7 +42,11 @@ def parse_arguments() -> argparse.Namespace:
         help="the card, with the files it links to (default: FOLDER/README.md, else one is made)",
     )
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="the training's results (default: found)")
-    parser.add_argument("--license", metavar="NAME", help="of the weights, as the Hub knows it (default: apache-2.0)")
+    parser.add_argument(
+        "--license",
+        metavar="NAME",
+        help="of the weights, as the Hub knows it (default: apache-2.0, where the plain ViT's own licence allows it)",
+    )
     parser.add_argument("--license-file", type=Path, metavar="FILE", help="its text")
     parser.add_argument(
         "--max-shard-size",

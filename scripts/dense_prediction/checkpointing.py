@@ -38,6 +38,7 @@ _FREE_TO_CHANGE = (
     "training.checkpoint_every",
     "training.early_stopping",
     "training.gradient_checkpointing",
+    "training.samples_per_step",
     "training.trackers",
 )
 _FREE_IN_PRODUCT = ("training.batch_size", "training.gradient_accumulation")

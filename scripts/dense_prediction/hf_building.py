@@ -22,6 +22,7 @@ from .loss_normalization import share_normalization
 from .metrics import build_metric
 from .recipes import Recipe
 from .schedules import training_steps
+from .step_size import warn_of_step_size
 from .unused_parameters import freeze_unused
 
 
@@ -34,6 +35,8 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
     check_views(recipe.task, recipe.evaluation)
     checkpoint = find_checkpoint(recipe)
     arguments = training_arguments(recipe, flags)
+    if arguments.process_index == 0:
+        warn_of_step_size(recipe.training, arguments.world_size)
     with arguments.main_process_first():  # fills the cache that the others read
         data = load_data(recipe.data, recipe.task)
     _complete(arguments, recipe, data, flags)

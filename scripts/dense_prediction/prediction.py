@@ -12,7 +12,17 @@ import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and
 
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .errors import UserError
-from .heads import HEADS, Batch, Head, Prediction, PredictionOptions, head_of, run_on_kernel, task_of
+from .heads import (
+    HEADS,
+    Batch,
+    Head,
+    Prediction,
+    PredictionOptions,
+    head_of,
+    refuse_small_images,
+    run_on_kernel,
+    task_of,
+)
 from .heads.processors import PADDING
 from .loading import collate
 
@@ -30,6 +40,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Bas
         model_class = _model_class(folder, config.architectures or [])
         model = model_class.from_pretrained(folder, config=config).to(device).eval()
         run_on_kernel(model)
+        refuse_small_images(model)
         return model, AutoImageProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"cannot load the model in {folder}: {' '.join(str(error).split())}") from error

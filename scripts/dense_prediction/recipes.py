@@ -1,8 +1,9 @@
 """What a recipe may say. Every field has a type, a range and a description; `--help` is made from them."""
 
+import fractions
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from .evaluation_options import EvaluationRecipe
@@ -14,6 +15,20 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _share_of_the_run(value: Any) -> float:
+    """8/12, which YAML reads as a word, or a number."""
+    try:
+        share = float(fractions.Fraction(str(value)))
+    except (ValueError, ZeroDivisionError):
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"got {value!r}, expected a share of the run between 0 and 1: epoch 8 of 12 ends at 8/12")
+    return share
+
+
+ShareOfTheRun = Annotated[float, BeforeValidator(_share_of_the_run)]
 
 Task = Literal["semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection"]
 
@@ -140,8 +155,8 @@ class OptimizationRecipe:
     schedule: Literal["poly", "cosine", "multi_step", "constant"] = Field(
         "poly", description="learning rate after the warm-up; poly falls linearly to 0"
     )
-    milestones: list[Positive] = Field(
-        default_factory=list, description="of multi_step: where it drops, in epochs if the run counts them, else steps"
+    milestones: list[ShareOfTheRun] = Field(
+        default_factory=list, description="of multi_step: where it drops, in shares of the run, such as 8/12 or 0.75"
     )
     milestone_factor: Fraction = Field(0.1, description="of multi_step: what each drop multiplies it with")
     warmup_steps: NonNegative = Field(0, description="steps of linear warm-up")
@@ -167,6 +182,9 @@ class TrainingRecipe:
     epochs: Positive | None = Field(None, description="passes over the training data, instead of steps")
     batch_size: Positive = Field(description="images per process and forward pass")
     gradient_accumulation: Positive = Field(1, description="forward passes per optimizer step")
+    samples_per_step: Positive | None = Field(
+        None, description="images per optimizer step, of all processes, that learning_rate is for; else a warning"
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; fp16 needs a GPU")
     gradient_checkpointing: bool = Field(False, description="recompute the backbone's activations to save memory")
     log_every: Positive = Field(1, description="steps that one point of the loss curve averages")
@@ -216,12 +234,4 @@ class Recipe:
             raise ValueError(
                 f"optimization.warmup_steps={self.optimization.warmup_steps} must be below training.steps={steps}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_milestones(self) -> Self:
-        name = "epochs" if self.training.steps is None else "steps"
-        length, milestones = getattr(self.training, name), self.optimization.milestones
-        if milestones and milestones[-1] >= length:
-            raise ValueError(f"optimization.milestones={milestones} must be below training.{name}={length}")
         return self

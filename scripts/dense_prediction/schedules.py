@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .errors import UserError
 from .recipes import OptimizationRecipe, Recipe, TrainingRecipe
+from .step_size import samples_per_step
 
 
 def training_steps(training: TrainingRecipe, num_samples: int | None, num_processes: int) -> int:
@@ -25,8 +26,7 @@ def training_steps(training: TrainingRecipe, num_samples: int | None, num_proces
         return training.steps
     if num_samples is None:
         raise UserError("training.epochs needs training data of a known length: set training.steps=... instead")
-    samples_per_step = training.batch_size * training.gradient_accumulation * num_processes
-    return math.ceil(training.epochs * num_samples / samples_per_step)
+    return math.ceil(training.epochs * num_samples / samples_per_step(training, num_processes))
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LambdaLR:
@@ -38,20 +38,15 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
     optimization = recipe.optimization
     if optimization.warmup_steps >= steps:
         raise UserError(f"optimization.warmup_steps={optimization.warmup_steps} must be below the run's {steps} steps")
-    length = recipe.training.epochs or steps
 
     def share(step: int) -> float:
-        return rate_share(optimization, step, steps, length)
+        return rate_share(optimization, step, steps)
 
     return LambdaLR(optimizer, share)
 
 
-def rate_share(recipe: OptimizationRecipe, step: int, steps: int, length: int) -> float:
-    """The learning rate of a step, 0 the first, as a share of its peak.
-
-    Args:
-        length: of the run in the unit of the recipe's milestones, epochs or steps.
-    """
+def rate_share(recipe: OptimizationRecipe, step: int, steps: int) -> float:
+    """The learning rate of a step, 0 the first, as a share of its peak."""
     warmup = recipe.warmup_steps
     if step < warmup:
         return recipe.warmup_start_factor + (1 - recipe.warmup_start_factor) * step / warmup
@@ -62,8 +57,7 @@ def rate_share(recipe: OptimizationRecipe, step: int, steps: int, length: int) -
         case "cosine":
             return (1 + math.cos(math.pi * progress)) / 2
         case "multi_step":
-            return recipe.milestone_factor ** sum(
-                step * length >= milestone * steps for milestone in recipe.milestones
-            )
+            # The nearest step: of 8/12 of 88716 steps exactly the first of epoch 9, whatever a float makes of 8/12.
+            return recipe.milestone_factor ** sum(step >= round(share * steps) for share in recipe.milestones)
         case "constant":
             return 1.0

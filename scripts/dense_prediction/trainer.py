@@ -45,6 +45,7 @@ from .saving import save_model
 from .schedules import build_scheduler, training_steps
 from .seeds import seed_step
 from .showing import draw_predictions
+from .step_size import samples_per_step, warn_of_step_size
 from .trackers import check_trackers, flat_numbers, start_trackers
 from .transforms import EvaluationTransform, TrainingTransform
 from .unused_parameters import freeze_unused
@@ -63,6 +64,8 @@ class TrainingRun:
         check_views(recipe.task, recipe.evaluation)
         check_trackers(recipe.training.trackers)
         self.accelerator = build_accelerator(recipe)
+        if self.is_main:
+            warn_of_step_size(recipe.training, self.accelerator.num_processes)
         checkpoint = find_checkpoint(recipe)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
             self.data = load_data(recipe.data, recipe.task)
@@ -85,12 +88,10 @@ class TrainingRun:
 
     def _read_state(self, checkpoint: Path | None) -> RunState:
         training, processes = self.recipe.training, self.accelerator.num_processes
-        samples_per_step = training.batch_size * training.gradient_accumulation * processes
         length = None if isinstance(self.data.train, StreamedSplit) else len(self.data.train)
         self.steps = training_steps(training, length, processes)
-        if checkpoint is None:
-            return RunState(samples_per_step)
-        return read_state(checkpoint, self.recipe, samples_per_step)
+        step_size = samples_per_step(training, processes)
+        return RunState(step_size) if checkpoint is None else read_state(checkpoint, self.recipe, step_size)
 
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator

@@ -80,6 +80,40 @@ def test_both_trainers_have_the_same_losses_and_measures(learned: str, recipe_fi
     assert theirs["samples_per_step"] == run.state.samples_per_step
 
 
+def test_max_steps_keeps_the_milestones_of_epochs(recipe_file: Path, tmp_path: Path) -> None:
+    in_epochs = tmp_path / "in_epochs.yaml"
+    in_epochs.write_text(
+        f"base: [{recipe_file}]\n"
+        "optimization: {schedule: multi_step, milestones: [8/12, 11/12]}\n"
+        "training: {steps: null, epochs: 12}\n"
+    )
+    theirs = trainer_for(in_epochs, tmp_path / "theirs", "--max_steps", "24")
+    theirs.create_optimizer_and_scheduler(theirs.args.max_steps)
+    changes = ["training.steps=24", "training.epochs=null", f"output={tmp_path / 'ours'}"]
+    ours = TrainingRun(load_recipe(in_epochs, changes))
+    for scheduler in (theirs.lr_scheduler, ours.scheduler.scheduler):
+        expected = [1e-3] * 16 + [1e-4] * 6 + [1e-5] * 2
+        assert [rate(step) * 1e-3 for rate in scheduler.lr_lambdas[:1] for step in range(24)] == pytest.approx(
+            expected
+        )
+
+
+SAMPLES = ["training.batch_size=4", "training.samples_per_step=16"]
+
+
+@pytest.mark.parametrize("builds", [TrainingRun, lambda recipe: build_trainer(recipe, {})], ids=["ours", "theirs"])
+def test_a_step_of_other_samples_is_warned_of(
+    recipe_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, builds: Any
+) -> None:
+    builds(load_recipe(recipe_file, [*SAMPLES, f"output={tmp_path / 'few'}"]))
+    (warning,) = [record for record in caplog.records if "samples" in record.message]
+    assert "a step sees 4 samples" in warning.message
+    assert "meant for 16: set training.gradient_accumulation=4, or" in warning.message
+    caplog.clear()
+    builds(load_recipe(recipe_file, [*SAMPLES, "training.gradient_accumulation=4", f"output={tmp_path / 'right'}"]))
+    assert not [record for record in caplog.records if "samples" in record.message]
+
+
 # Resume
 
 
@@ -468,6 +502,7 @@ def test_the_result_is_pushed_once_with_a_card(
     assert upload["files"] >= {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
     assert upload["files"] >= {"modeling_vit_comer.py", "configuration_heads.py"}, "it must load without our package"
     assert "auto_map" in json.loads((tmp_path / "config.json").read_text())
+    assert results_of(tmp_path)["recipe"]["output"] == tmp_path.name, "what was uploaded names no folder of ours"
     card = (tmp_path / "README.md").read_text()
     for text in ("- vit-comer", "- semantic-segmentation", "synthetic_shapes"):
         assert text in card

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
+from transformers import DetrConfig, DFineConfig, PreTrainedModel
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 
@@ -25,6 +26,7 @@ from dense_prediction.heads import (
     task_of,
     things_of,
 )
+from dense_prediction.heads.queries import count_positions, smallest_side
 from dense_prediction.recipes import BackboneRecipe, HeadRecipe
 from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, SIZES, THINGS, build, draw_batch
 from modeling_vit_comer import restore_heads
@@ -80,6 +82,32 @@ def test_the_loss_falls_on_one_batch(name: str, task: Task, backbone_file: Path)
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("name", SEE_PADDING_AS_IMAGE)
+def test_images_with_fewer_positions_than_queries_are_refused(name: str, backbone_file: Path) -> None:
+    """The last refusal is torch's own, which says less."""
+    inputs = HEADS[name].loss_inputs(draw_batch("object_detection"), "object_detection")
+    few, many = (detector(name, queries, backbone_file) for queries in (126, 127))
+    assert count_positions(few.config, (64, 96)) == 6 * 21 == 126
+    assert few(**inputs).loss.isfinite()
+    with pytest.raises(UserError, match=r"64 x 96 pixels.* 126 positions for the head's 127 queries: .* 96 x 96 is"):
+        many(**inputs)
+    many._forward_pre_hooks.clear()
+    with pytest.raises(RuntimeError, match="selected index k out of range"):
+        many(**inputs)
+
+
+def detector(name: str, queries: int, backbone_file: Path) -> PreTrainedModel:
+    head = HeadRecipe(name=name, config=FIELDS[name] | {"num_queries": queries})
+    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[name].out_features)
+    return build_model(head, backbone, LABELS, "object_detection")
+
+
+@pytest.mark.parametrize(("queries", "side"), [(21, 32), (22, 64), (84, 64), (300, 128)])
+def test_the_smallest_square_image(queries: int, side: int) -> None:
+    assert smallest_side(DFineConfig(num_queries=queries)) == side
+    assert smallest_side(DetrConfig(num_queries=queries)) is None
 
 
 def test_void_never_becomes_a_class() -> None:

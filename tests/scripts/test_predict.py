@@ -12,14 +12,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import predict
+from dense_prediction.backbones import build_backbone
 from dense_prediction.drawing import class_color, draw
 from dense_prediction.errors import UserError
-from dense_prediction.heads import Prediction, PredictionOptions, Task
+from dense_prediction.heads import HEADS, Prediction, PredictionOptions, Task, build_model, build_processor
 from dense_prediction.image_files import find_images, output_stems, read_image
 from dense_prediction.prediction import load_model, predict_image
 from dense_prediction.prediction_files import describe
-from miniature_heads import LABELS
-from scripts_in_process import TASKS, last_error, run_script, save_model
+from dense_prediction.recipes import BackboneRecipe, HeadRecipe
+from miniature_heads import FIELDS, LABELS
+from scripts_in_process import TASKS, last_error, run_script, save_model, transforms
 
 
 EVERYTHING = ["--score-threshold", "0"]
@@ -120,6 +122,19 @@ def test_the_only_image_fails_with_its_own_reason(
     (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
     assert run_script(predict, model, tmp_path / "a.png") == 1
     assert last_error(capsys).startswith(f"cannot read {tmp_path / 'a.png'} as an image")
+
+
+def test_an_image_with_too_few_positions_for_the_queries_is_named(
+    backbone_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    head = HeadRecipe(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
+    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[head.name].out_features)
+    build_model(head, backbone, LABELS, "object_detection").save_pretrained(tmp_path / "model")
+    build_processor(head, transforms()).save_pretrained(tmp_path / "model")
+    image = save_image(tmp_path / "a.png", 120, 70)
+    assert run_script(predict, tmp_path / "model", image) == 1
+    assert last_error(capsys).startswith(f"{image}: an image of 96 x 128 pixels, padding included, has 252 positions")
 
 
 MISTAKES = {

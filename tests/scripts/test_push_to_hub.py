@@ -256,10 +256,12 @@ def test_trained_model(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "best_model"
     model.save_pretrained(folder)
     SegformerImageProcessor().save_pretrained(folder)
-    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    local = RESULTS | {"recipe": RESULTS["recipe"] | {"output": str(tmp_path), "data": {"path": "/data/roads"}}}
+    (tmp_path / "results.json").write_text(json.dumps(local))
     push(folder)
     assert repository_of(hub).files().keys() - {".gitattributes"} == FILES | {"configuration_heads.py", "results.json"}
-    assert json.loads(content(hub, "results.json")) == RESULTS
+    public = RESULTS | {"recipe": RESULTS["recipe"] | {"output": tmp_path.name, "data": {"path": "roads"}}}
+    assert json.loads(content(hub, "results.json")) == public
     config = json.loads(content(hub, "config.json"))
     assert config["auto_map"] == {"AutoConfig": "configuration_heads.UperNetConfig"}
     assert config["model_type"] == "upernet"
@@ -269,6 +271,21 @@ def test_trained_model(hub: Hub, tmp_path: Path) -> None:
     assert (measured.metric_type, measured.metric_value, measured.dataset_name) == ("mean_iou", 0.4322, "roads")
     assert "| mean IoU | 0.4322 |" in card.text and "these classes only: `road`, `sky`." in card.text
     assert "its learning rate was 0.1 times that of everything else, 5e-05" in card.text
+
+
+@pytest.mark.parametrize(
+    ("head", "side", "libraries"),
+    [("rt_detr_v2", "64", "timm pillow"), ("mask2former", "32", "timm pillow scipy"), ("detr", "32", "timm pillow")],
+)
+def test_what_the_card_says_of_the_head(hub: Hub, tmp_path: Path, head: str, side: str, libraries: str) -> None:
+    """RT-DETR's own smallest image, and what transformers asks for when it loads Mask2Former."""
+    model = HEADS[head].build()
+    if head == "rt_detr_v2":
+        model.config.num_queries = 22  # an image of 32 x 32 pixels has 21 positions
+    push(save(model, tmp_path / "model"))
+    text = ModelCard(content(hub, "README.md").decode()).text
+    assert f"Images need at least {side} pixels on each side" in text
+    assert f'pip install "torch>=2.11" "transformers>=5.23" {libraries}\n' in text
 
 
 PUSH_BY_METHOD = f"""

@@ -76,6 +76,7 @@ def test_overrides_have_the_types_of_their_fields(recipe_file: Path) -> None:
         ("backbone.overrides.depths=[2, 2]", {"depths": [2, 2]}),
         ("backbone.overrides.trunk_config.model_args.x=null", {"trunk_config": {"model_args": {"x": None}}}),
         ("optimization.ema_decay=.999", 0.999),
+        ("training.samples_per_step=16", 16),
     ],
 )
 def test_values_from_the_shell(recipe_file: Path, override: str, value: object) -> None:
@@ -106,15 +107,18 @@ def test_values_from_the_shell(recipe_file: Path, override: str, value: object) 
         ("training.epochs=3", r"training: set one of steps and epochs \(the other null\), got 6 and 3"),
         ("training.steps=null", r"set one of steps and epochs .* got None and None"),
         ("optimization.schedule=multi_step", r"schedule=multi_step, milestones=\[\]: multi_step alone needs them"),
-        ("optimization.milestones=[3]", r"schedule=poly, milestones=\[3\]: multi_step alone"),
+        ("optimization.milestones=[0.5]", r"schedule=poly, milestones=\[0.5\]: multi_step alone"),
         (
-            "optimization={learning_rate: 1, schedule: multi_step, milestones: [4, 2]}",
-            r"milestones=\[4, 2\] must grow",
+            "optimization={learning_rate: 1, schedule: multi_step, milestones: [1/2, 0.25]}",
+            r"milestones=\[0.5, 0.25\] must grow",
         ),
         (
-            "optimization={learning_rate: 1, schedule: multi_step, milestones: [6]}",
-            r"optimization.milestones=\[6\] must be below training.steps=6",
+            "optimization.milestones=[8/12, 11]",
+            r"milestones.1: got 11, expected a share .* epoch 8 of 12 ends at 8/12",
         ),
+        ("optimization.milestones=[12/12]", r"milestones.0: got '12/12', expected a share of the run between 0 and 1"),
+        ("optimization.milestones=[8/0]", r"milestones.0: got '8/0', expected a share"),
+        ("optimization.milestones=[late]", r"milestones.0: got 'late', expected a share"),
         ("optimization.ema_decay=1", r"optimization.ema_decay: got 1 \(int\).*less than 1"),
         ("task=segmentation", r"task: got 'segmentation'.*'semantic_segmentation', 'instance_segmentation'"),
         ("data.labels=[a", r"data.labels: cannot read the value '\[a'"),

@@ -23,6 +23,7 @@ from dense_prediction.optimization import build_optimizer, parameter_groups
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import BackboneRecipe, DataRecipe, Recipe
 from dense_prediction.schedules import build_scheduler, training_steps
+from dense_prediction.step_size import samples_per_step
 from dense_prediction.transforms import EvaluationTransform, TrainingTransform
 from miniature import ROOT
 from modeling_vit_comer import ViTCoMerPreTrainedModel
@@ -167,7 +168,7 @@ def test_the_recipes_have_the_paper_s_batches_and_lengths() -> None:
         recipe = load_recipe(path)
         training = recipe.training
         if path.parent.name in ("ade20k", "coco_stuff164k", "coco"):
-            assert training.batch_size * training.gradient_accumulation * PROCESSES == 16, path
+            assert samples_per_step(training, PROCESSES) == training.samples_per_step == 16, path
         if path.stem.endswith(("_1x", "_3x")):
             assert training_steps(training, COCO_IMAGES, PROCESSES) == {"1x": 88716, "3x": 266146}[path.stem[-2:]]
 

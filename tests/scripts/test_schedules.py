@@ -1,5 +1,6 @@
 """How long a run is, and its learning rate."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from torch import nn
 from dense_prediction.errors import UserError
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import Recipe, TrainingRecipe
-from dense_prediction.schedules import build_scheduler, training_steps
+from dense_prediction.schedules import build_scheduler, rate_share, training_steps
+from miniature import ROOT
 
 
 STEPWISE = ["optimization.schedule=multi_step"]
+DETECTORS = ROOT / "configuration" / "recipes" / "object_detection" / "coco"
+COCO_IMAGES = 118287
 
 
 def rates(recipe: Recipe, steps: int) -> list[list[float]]:
@@ -35,13 +39,13 @@ def rates(recipe: Recipe, steps: int) -> list[list[float]]:
         (["optimization.schedule=cosine"], [0, 0.5, 1, 0.853553, 0.5, 0.146447, 0]),
         (["optimization.schedule=constant"], [0, 0.5, 1, 1, 1, 1, 1]),
         (["optimization.warmup_start_factor=0.2"], [0.2, 0.6, 1, 0.75, 0.5, 0.25, 0]),
-        ([*STEPWISE, "optimization.milestones=[3,5]"], [0, 0.5, 1, 0.1, 0.1, 0.01, 0.01]),
+        ([*STEPWISE, "optimization.milestones=[3/6,5/6]"], [0, 0.5, 1, 0.1, 0.1, 0.01, 0.01]),
         (
-            [*STEPWISE, "optimization.milestones=[4]", "optimization.milestone_factor=0.5"],
+            [*STEPWISE, "optimization.milestones=[0.6667]", "optimization.milestone_factor=0.5"],
             [0, 0.5, 1, 1, 0.5, 0.5, 0.5],
         ),
         (
-            [*STEPWISE, "optimization.milestones=[2]", "training.steps=null", "training.epochs=3"],
+            [*STEPWISE, "optimization.milestones=[2/3]", "training.steps=null", "training.epochs=3"],
             [0, 0.5, 1, 1, 0.1, 0.1, 0.1],
         ),
     ],
@@ -51,6 +55,33 @@ def test_schedules(recipe_file: Path, overrides: list[str], expected: list[float
     recipe = load_recipe(recipe_file, ["optimization.warmup_steps=2", *overrides])
     for found, share in zip(rates(recipe, 6), expected, strict=True):
         assert found == pytest.approx([0.2 * share, 0.02 * share], abs=1e-7)
+
+
+def drops(recipe: Recipe, steps: int) -> list[int]:
+    """The steps after the warm-up at which the learning rate falls."""
+    shares = [rate_share(recipe.optimization, step, steps) for step in range(steps)]
+    first = recipe.optimization.warmup_steps + 1
+    return [step for step in range(first, steps) if shares[step] < shares[step - 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("rt_detr_vit-comer-s_1x", [8, 11]),
+        ("rt_detr_vit-comer-s_3x", [27, 33]),
+        ("deformable_detr_vit-comer-l_beitv2_16e", [8]),
+    ],
+)
+def test_coco_drops_after_the_official_epochs(name: str, epochs: list[int]) -> None:
+    recipe = load_recipe(DETECTORS / f"{name}.yaml")
+    steps = training_steps(recipe.training, COCO_IMAGES, num_processes=8)
+    assert drops(recipe, steps) == [math.ceil(epoch * COCO_IMAGES / 16) for epoch in epochs]
+
+
+def test_a_shorter_run_drops_in_proportion() -> None:
+    """A milestone that is an epoch, 8 or 11, would end nearly all of the learning at step 8 or 11."""
+    recipe = load_recipe(DETECTORS / "rt_detr_vit-comer-s_1x.yaml", ["training.steps=2000", "training.epochs=null"])
+    assert drops(recipe, 2000) == [1333, 1833]
 
 
 def test_no_warmup_starts_at_the_peak(recipe_file: Path) -> None:

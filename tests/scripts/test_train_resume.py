@@ -120,11 +120,14 @@ def test_killed_at_every_kind_of_moment(
     assert_same_end(tmp_path, finished)
 
 
+ONE_PASS = ["training.gradient_accumulation=1", "training.batch_size=4", "training.samples_per_step=4"]
+
+
 def test_two_passes_may_become_one(finished: Path, recipe_file: Path, tmp_path: Path) -> None:
     """The same samples a step in another number of passes, as when there was not enough memory."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     resumed = [recipe_file, f"output={tmp_path}", *RUN, "resume=auto"]
-    assert run_script(train, *resumed, "training.gradient_accumulation=1", "training.batch_size=4") == 0
+    assert run_script(train, *resumed, *ONE_PASS) == 0
     checkpoint = tmp_path / LAST
     with pytest.raises(UserError, match=r"another recipe: training.batch_size=4 \(was 2\)"):
         checkpointing.read_state(checkpoint, load_recipe(recipe_file, [*RUN, "training.batch_size=4"]), 8)

@@ -12,6 +12,7 @@ from .building import (
 )
 from .geometry import Geometry, geometries
 from .processors import build_processor, padding_divisor
+from .queries import refuse_small_images
 from .registry import HEADS, Head
 from .types import Batch, Prediction, PredictionOptions, Task, Tensors
 
@@ -33,6 +34,7 @@ __all__ = [
     "head_of",
     "label_names",
     "padding_divisor",
+    "refuse_small_images",
     "run_on_kernel",
     "task_of",
     "things_of",

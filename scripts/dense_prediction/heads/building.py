@@ -13,6 +13,7 @@ from modeling_vit_comer.deformable_heads import can_switch
 
 from ..errors import UserError
 from ..recipes import HeadRecipe
+from .queries import refuse_small_images
 from .registry import HEADS, Head
 from .types import Task
 
@@ -44,6 +45,7 @@ def build_model(
     head.initialize(model)
     model.get_submodule(head.encoder).load_state_dict(backbone.state_dict(), strict=True)
     run_on_kernel(model)
+    refuse_small_images(model)
     return model
 
 

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
+from ..heads.queries import smallest_side
+
 
 SIZE = 512
 """Height and width of the image that the multiply-accumulates are counted for."""
@@ -49,13 +51,14 @@ def measure_backbone(config: ViTCoMerConfig) -> Facts:
 
 
 def measure_model(model: PreTrainedModel) -> Facts:
-    """Of a backbone or a head's model: its class and parameters, and its backbone."""
-    config = getattr(model.config, "backbone_config", model.config)
-    return {
+    """Of a backbone or a head's model: its class and parameters, its backbone, and a limit of the head's own."""
+    config, side = getattr(model.config, "backbone_config", model.config), smallest_side(model.config)
+    facts = {
         "model": type(model).__name__,
         "parameters": model.num_parameters(),
         "backbone": measure_backbone(config),
     }
+    return facts if side is None else facts | {"smallest_side": side}
 
 
 def _sampling_flops(table: torch.Size, rows: torch.Size, *_: Any, **__: Any) -> int:

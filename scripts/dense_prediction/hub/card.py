@@ -40,6 +40,9 @@ CALLS = {
 }
 """What a pipeline takes beside the picture, by the task that a head was trained for, or by the pipeline."""
 
+NEEDS_SCIPY = ("Mask2Former", "MaskFormer")
+"""Models that build their loss when they are loaded, which asks for scipy; the DETR family asks while it trains."""
+
 COMER_BIBTEX = """\
 @inproceedings{xia2024vitcomer,
   title     = {{ViT-CoMer}: Vision Transformer with Convolutional Multi-scale Feature Interaction for Dense
@@ -155,8 +158,9 @@ def head_card(
         task: that it was trained for, as a recipe names it.
         licence: its name.
         result: the numbers of the weights; needs the dataset.
-        values: `facts` of the backbone, which are in `facts_file` with the model's `parameters`; `run`, what train.py
-            wrote of the training, and `command` to repeat it; `baseline` to compare with, `classes`, `trunk_note`.
+        values: `facts` of the backbone, which are in `facts_file` with the model's `parameters` and, if the head sets
+            a limit to it, the `smallest_side` of an image; `run`, what train.py wrote of the training, and `command`
+            to repeat it; `baseline` to compare with, `classes`, `trunk_note`.
     """
     pipeline = pipeline_of(model_class)
     data = card_data(pipeline, licence)
@@ -164,6 +168,7 @@ def head_card(
         data.model_name = repository.rpartition("/")[2]
         data.eval_results = eval_results(result, dataset, pipeline, task)
     values |= {"model_class": model_class, "task": task.replace("_", " "), "licence": licence}
+    values["needs_scipy"] = model_class.startswith(NEEDS_SCIPY)
     values |= {"dataset": dataset, "result": result, "call": CALLS.get(task, CALLS.get(pipeline, ""))}
     return fill(HEAD_TEMPLATE, data, repository, trunk, values)
 

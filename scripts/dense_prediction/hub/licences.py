@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 from transformers import PreTrainedConfig
 
 from ..errors import UserError
@@ -10,8 +11,13 @@ from .card_metadata import KNOWN
 
 
 OURS = Path(__file__).parents[3] / "LICENSE"
-OF_TRUNKS = {"dinov3": "dinov3-license"}
-"""Names of trunks whose weights are under a licence of their own, and its name."""
+PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
+"""Licences of weights under which what is trained from them may be published under Apache-2.0."""
+
+OF_TRANSFORMERS = {"dinov3_vit": "dinov3-license"}
+"""Model types of transformers whose weights are under a licence of their own, and its name."""
+
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,38 @@ def trunk_name(trunk_config: PreTrainedConfig) -> str:
     return getattr(trunk_config, "architecture", None) or trunk_config.model_type
 
 
+def inherited_licence(trunk_config: PreTrainedConfig) -> str | None:
+    """What weights trained from a trunk stay under; None where Apache-2.0 may be theirs.
+
+    A name of timm is that of weights; without a tag it means those of timm's default tag.
+    """
+    name = trunk_name(trunk_config)
+    if name == trunk_config.model_type:
+        return OF_TRANSFORMERS.get(name)
+    licence = timm.get_pretrained_cfg(name).license or UNKNOWN
+    return None if licence in PERMISSIVE else licence
+
+
 def find_licence(trunk_config: PreTrainedConfig, name: str | None, text: Path | None) -> Licence:
     """The licence that was asked for, else Apache-2.0, that of the code.
 
     Raises:
         UserError: only one of name and text is given, the text is missing, or neither is given although weights of
-            this trunk are under another licence than Apache-2.0.
+            this trunk are under a licence that is not permissive, or under none that is known.
     """
-    trunk = trunk_name(trunk_config)
-    inherited = next((licence for part, licence in OF_TRUNKS.items() if part in trunk), None)
+    trunk, inherited = trunk_name(trunk_config), inherited_licence(trunk_config)
     if name is None and text is None and inherited is None:
         return Licence("apache-2.0", OURS)
     if name is None or text is None:
-        reason = f"weights trained from {trunk} inherit its licence" if inherited else "one needs the other"
-        raise UserError(f"{reason}: give --license {inherited or 'NAME'} and --license-file FILE with its text")
+        raise UserError(f"{_demand(trunk, inherited)} and --license-file FILE with its text")
     if not text.is_file():
         raise UserError(f"--license-file: there is no file {text}")
     return Licence(name, text)
+
+
+def _demand(trunk: str, inherited: str | None) -> str:
+    if inherited is None:
+        return "one needs the other: give --license NAME"
+    if inherited == UNKNOWN:
+        return f"weights trained from {trunk} inherit its licence, which timm does not know: give --license NAME"
+    return f"weights trained from {trunk} inherit its licence: give --license {inherited}"

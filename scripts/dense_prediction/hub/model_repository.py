@@ -21,6 +21,7 @@ from .card_body import linked_file
 from .card_check import check_card
 from .card_source import CardSource
 from .licences import Licence, find_licence, trunk_name
+from .public_paths import write_public
 from .result_files import Result, read_result
 
 
@@ -69,7 +70,7 @@ def stage_model(folder: Path, repository: str, files: ModelFiles, staged: Path) 
     copy_processor(folder, staged)
     shutil.copyfile(licence.text, staged / "LICENSE")
     if results is not None:
-        shutil.copyfile(results, staged / RESULTS)
+        write_public(results, staged / RESULTS)
     if card is not None:
         copy_card(card, staged)
     else:
@@ -132,7 +133,8 @@ def render_card(model: PreTrainedModel, repository: str, licence: Licence, stage
     if pipeline_of(facts["model"]) is None:
         return backbone_card(**shared)
     task = getattr(model.config, "task", None) or pipeline_of(facts["model"])
-    return head_card(**shared, model_class=facts["model"], parameters=facts["parameters"], task=task)
+    counts = {name: facts.get(name) for name in ("parameters", "smallest_side")}
+    return head_card(**shared, model_class=facts["model"], task=task, **counts)
 
 
 def describe_result(result: Result | None) -> dict[str, Any]:

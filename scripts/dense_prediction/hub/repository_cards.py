@@ -92,6 +92,7 @@ def trained_head_card(name: str, head: TrainedHead) -> str:
         classes=first.classes,
         command=train_command(first.name, head.arguments),
         parameters=facts["parameters"],
+        smallest_side=facts.get("smallest_side"),
         facts=facts["backbone"],
         facts_file=HEAD_FACTS,
     )

@@ -1,0 +1,37 @@
+"""Numbers go to the Hub without the folders of the machine that they were measured on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..replacing import write_text
+from .result_files import read_json
+
+
+def write_public(results: Path, target: Path) -> None:
+    """Write results.json anew, of each absolute path only the last part.
+
+    Raises:
+        UserError: the file is no JSON object.
+    """
+    write_text(target, json.dumps(without_folders(read_json(results)), indent=1) + "\n")
+
+
+def without_folders(tree: dict[str, Any]) -> dict[str, Any]:
+    """Values of mappings, and `key=value` overrides; not other lists, where a class may be called /m/01g317."""
+    public = {
+        key: without_folders(value) if isinstance(value, dict) else public_path(value) for key, value in tree.items()
+    }
+    if "overrides" in tree and isinstance(tree["overrides"], list):
+        public["overrides"] = [public_override(override) for override in tree["overrides"]]
+    return public
+
+
+def public_path(value: Any) -> Any:
+    """Hub ids and relative paths stay as they are, and so does whatever is no text."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def public_override(override: str) -> str:
+    key, separator, value = override.partition("=")
+    return f"{key}{separator}{public_path(value)}"

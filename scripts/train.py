@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.recipe_loading import dotted_fields, load_recipe
+from dense_prediction.recipe_loading import default_of, dotted_fields, load_recipe
 from dense_prediction.run_folder import BEST_MODEL, PICTURE
 from dense_prediction.trainer import TrainingRun
 
@@ -47,8 +47,7 @@ def _describe(field: dataclasses.Field) -> str:
     info: FieldInfo = field.default
     if info.is_required():
         return f"{info.description} (required)"
-    default = info.get_default(call_default_factory=True, validated_data={"name": "RECIPE"})
-    return f"{info.description} (default {default})"
+    return f"{info.description} (default {default_of(field)})"
 
 
 def parse_arguments() -> argparse.Namespace:

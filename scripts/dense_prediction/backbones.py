@@ -2,9 +2,11 @@
 
 import difflib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,9 +19,10 @@ from modeling_vit_comer.configuration_vit_comer import TRANSFORMERS_FAMILIES
 
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .errors import UserError
-from .heads import check_fields
+from .heads import HEADS, check_fields
 from .recipe_loading import merge
 from .recipes import BackboneRecipe
+from .trained_backbones import backbone_fields, backbone_weights, head_for
 
 
 Fields = dict[str, Any]
@@ -105,15 +108,23 @@ def _fields_from_file(path: Path, overrides: Fields) -> Fields:
 
 
 def _change(fields: Fields, overrides: Fields) -> Fields:
-    """`fields` with `overrides`; the maps are named or numbered, so that one way of choosing them ends the other."""
+    """`fields` with `overrides`; the maps are named or numbered, so that one way of choosing them ends the other.
+
+    The weights are in float32 whatever they were saved in: in less, the steps of a training would be rounded away.
+    """
     _check_overrides(fields, overrides)
     names = {"out_features", "out_indices"}
     kept = {name: value for name, value in fields.items() if name not in names or not overrides.keys() & names}
-    return merge(kept, overrides)
+    return merge(kept, overrides) | {"dtype": "float32"}
 
 
 def _check_overrides(fields: Fields, overrides: Fields) -> None:
     """Refuse names that no config reads, which a config that was saved before would keep."""
+    if "dtype" in overrides:
+        raise UserError(
+            f"backbone.overrides.dtype={overrides['dtype']} cannot be used here, only float32, which it always is; "
+            "training.mixed_precision=bf16 computes in less"
+        )
     _check_tree(fields, overrides, "backbone.overrides", sorted(_backbone_types()))
     if isinstance(trunk := overrides.get("trunk_config"), dict):
         before = {"model_type": "timm_wrapper"} | (fields.get("trunk_config") or {})
@@ -139,20 +150,31 @@ def _config(fields: Fields) -> PreTrainedConfig:
 
 
 def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
+    saved = _saved_config(checkpoint)
+    is_backbone = type(saved) in MODEL_FOR_BACKBONE_MAPPING
+    config = _config(_change(saved.to_dict() if is_backbone else backbone_fields(saved), overrides))
+    # Not AutoBackbone, whose from_pretrained asks the Hub whether the repository exists even for a folder.
+    load = partial(MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained, config=config, dtype=torch.float32)
     try:
-        fields = AutoConfig.from_pretrained(checkpoint).to_dict()
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
-    config = _config(_change(fields, overrides))
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
-        raise UserError(f"backbone.checkpoint={checkpoint} is a {config.model_type}, which is no backbone")
-    try:
-        # Not AutoBackbone.from_pretrained, which asks the Hub whether the repository exists even for a folder.
-        return MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(checkpoint, config=config)
+        return load(checkpoint) if is_backbone else load(None, state_dict=backbone_weights(checkpoint, saved))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: its weights cannot be loaded: {reason}") from error
+
+
+def _saved_config(checkpoint: str) -> PreTrainedConfig:
+    """Of a backbone, or of a trained model with one."""
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and head_for(config) is None:
+        raise UserError(
+            f"backbone.checkpoint={checkpoint} is a {config.model_type}: give the folder or Hub id of a backbone, or "
+            f"of a trained model, whose head starts anew: {', '.join(HEADS)}"
+        )
+    return config
 
 
 def _backbone_types() -> set[str]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel
 
 from .errors import UserError
+from .recipe_loading import default_of, dotted_fields
 from .recipes import Recipe
 from .replacing import replace_folder, write_text
 
@@ -120,16 +121,34 @@ def find_checkpoint(recipe: Recipe) -> Path | None:
     last = last_checkpoint(Path(recipe.output))
     if recipe.resume == "auto":
         return last
-    if recipe.resume is not None:
-        if not (Path(recipe.resume) / STATE_FILE).is_file():
-            raise UserError(f"resume={recipe.resume} is no checkpoint of this script: it has no {STATE_FILE}")
-        return Path(recipe.resume)
-    if last is not None and not recipe.overwrite:
-        raise UserError(
-            f"{recipe.output} holds a run ({last.name}): continue it with resume=auto, start it again with "
-            "overwrite=true, or choose another folder with output=..."
-        )
-    return None
+    if recipe.resume is not None and not (Path(recipe.resume) / STATE_FILE).is_file():
+        raise UserError(f"resume={recipe.resume} is no checkpoint of this script: it has no {STATE_FILE}")
+    check_output(recipe, last)
+    return None if recipe.resume is None else Path(recipe.resume)
+
+
+def check_output(recipe: Recipe, last: Path | None) -> None:
+    """Refuse an output folder in which two runs would get mixed up.
+
+    Args:
+        last: the newest checkpoint in it.
+
+    Raises:
+        UserError: it holds a run, `resume` names no checkpoint of it, and `overwrite` does not give it up.
+    """
+    checkpoint = None if recipe.resume is None else Path(recipe.resume)
+    if last is None or recipe.overwrite or is_inside(checkpoint, Path(recipe.output)):
+        return
+    other = "" if checkpoint is None else f", and resume={checkpoint} is not in it"
+    raise UserError(
+        f"{recipe.output} holds a run ({last.name}){other}: continue it with resume=auto, replace it with "
+        "overwrite=true, or choose another folder with output=..."
+    )
+
+
+def is_inside(checkpoint: Path | None, folder: Path) -> bool:
+    """Whether a run goes on from something in a folder, and so with what else is there."""
+    return checkpoint is not None and checkpoint.resolve().is_relative_to(folder.resolve())
 
 
 def read_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> RunState:
@@ -140,10 +159,10 @@ def read_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> RunSt
     """
     try:
         content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        before, state = flatten(content["recipe"]), RunState(**content["state"])
+        before, state = _flat_defaults() | flatten(content["recipe"]), RunState(**content["state"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{checkpoint / STATE_FILE} is damaged: {error}") from error
-    now = flatten(json.loads(json.dumps(dataclasses.asdict(recipe))))
+    now = _flat(dataclasses.asdict(recipe))
     free = _FREE_TO_CHANGE + (_FREE_IN_PRODUCT if samples_per_step == state.samples_per_step else ())
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in free]
     if changed:
@@ -155,6 +174,16 @@ def read_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> RunSt
             "choose training.batch_size and training.gradient_accumulation for this number of processes"
         )
     return state
+
+
+def _flat_defaults() -> dict[str, Any]:
+    """What a recipe means that was written before a key existed."""
+    return _flat({key: default_of(field) for key, field in dotted_fields() if not field.default.is_required()})
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """`flatten`, with the values as JSON gives them back."""
+    return flatten(json.loads(json.dumps(tree)))
 
 
 def restore(accelerator: Accelerator, checkpoint: Path, average: AveragedModel | None = None) -> None:

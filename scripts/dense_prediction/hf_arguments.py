@@ -13,6 +13,7 @@ from .accelerators import check_machine
 from .command_line import ArgumentParser
 from .errors import UserError
 from .recipes import Recipe
+from .unused_parameters import MAY_LEAVE_OUT
 
 
 Flags = dict[str, Any]
@@ -64,8 +65,6 @@ DEFAULTS = {name: value for name, (value, _) in FIXED.items()} | {
     "greater_is_better": True,
     "logging_nan_inf_filter": False,  # it would hide that a training has failed
     "optim": "adamw_torch",
-    # Trainer's own default changes with activation checkpointing; what some heads leave unused has been frozen.
-    "ddp_find_unused_parameters": False,
 }
 """Where Trainer's own defaults do not fit; flags may say otherwise, but for those in `FIXED`."""
 
@@ -195,6 +194,7 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
         "warmup_steps": optimization.warmup_steps,
         "dataloader_num_workers": recipe.data.workers,
         "report_to": training.trackers or "none",
-        "restore_callback_states_from_checkpoint": training.early_stopping is not None,
+        # Trainer's own default changes with activation checkpointing; what a backbone leaves unused has been frozen.
+        "ddp_find_unused_parameters": recipe.head.name in MAY_LEAVE_OUT,
         "use_cpu": not torch.accelerator.is_available(),
     }

@@ -10,7 +10,7 @@ from modeling_vit_comer.configuration_heads import carry_code
 
 from .backbones import build_backbone
 from .batch_norm import synchronize_batch_norms
-from .checkpointing import read_state
+from .checkpointing import is_inside, read_state
 from .data import Data, StreamedSplit, load_data
 from .errors import UserError
 from .heads import HEADS, build_model, encoder_of
@@ -45,7 +45,7 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
         arguments.resume_from_checkpoint = str(checkpoint)
         seconds = read_state(checkpoint, recipe, samples_per_step(arguments)).seconds
     trainer = _build(recipe, data, arguments, "lr_scheduler_type" not in flags, seconds)
-    if checkpoint is None and arguments.process_index == 0:
+    if not is_inside(checkpoint, Path(recipe.output)) and arguments.process_index == 0:
         clear_run(Path(recipe.output))
     trainer.accelerator.wait_for_everyone()
     return trainer

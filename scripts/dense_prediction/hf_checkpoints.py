@@ -8,7 +8,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
-from .checkpointing import RunState, last_checkpoint
+from .checkpointing import RunState, check_output, last_checkpoint
 from .errors import UserError
 from .recipes import Recipe
 from .run_folder import clear_output
@@ -28,15 +28,9 @@ def find_checkpoint(recipe: Recipe) -> Path | None:
     found = [Path(folder) for folder in sort_checkpoints(str(output)) if _is_complete(Path(folder))]
     if recipe.resume == "auto":
         return _resumable(found[-1]) if found else None
-    if recipe.resume is not None:
-        return _resumable(Path(recipe.resume))
-    last = found[-1] if found else last_checkpoint(output)
-    if last is not None and not recipe.overwrite:
-        raise UserError(
-            f"{output} holds a run ({last.name}): continue it with resume=auto, start it again with overwrite=true, "
-            "or choose another folder with output=..."
-        )
-    return None
+    checkpoint = None if recipe.resume is None else _resumable(Path(recipe.resume))
+    check_output(recipe, found[-1] if found else last_checkpoint(output))
+    return checkpoint
 
 
 def clear_run(output: Path) -> None:

@@ -189,6 +189,16 @@ class RecipeTrainer(Trainer):
             raise UserError(f"{folder} has not the weights of the recipe's model: {', '.join(differing[:5])} differ")
         self.model.load_state_dict(saved.state_dict())
 
+    def _load_callback_state(self) -> None:
+        """Early stopping follows from the recipe, also where it has changed since the checkpoint was written."""
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = self.recipe.training.early_stopping
+                callback.early_stopping_patience_counter = self.run_state().evaluations_since_best
+                # Which Trainer looks for when it saves, also after a checkpoint of a run without early stopping.
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
     def run_state(self) -> RunState:
         """How far the run is and what it has measured."""
         return run_state(self.state, self.samples_per_step, time.perf_counter() - self.started)

@@ -71,6 +71,11 @@ def dotted_fields(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, d
             yield prefix + field.name, field
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """What a key of `dotted_fields` is unless it is set; of `output`, with RECIPE for the recipe's name."""
+    return field.default.get_default(call_default_factory=True, validated_data={"name": "RECIPE"})
+
+
 def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
     """The tree of `path` merged over those of its `base:` files, which are relative to `path` and merged in order."""
     path = path.resolve()

@@ -127,7 +127,11 @@ class TransformRecipe:
 @dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
 class BackboneRecipe:
     config: str | None = Field(None, description="JSON file of a backbone config, built with random weights")
-    checkpoint: str | None = Field(None, description="folder or Hub id of a pretrained backbone, instead of config")
+    checkpoint: str | None = Field(
+        None,
+        description="folder or Hub id of a pretrained backbone, instead of config; "
+        "or of a trained model, of which the backbone goes on and the head starts anew",
+    )
     trunk: str | None = Field(
         None, description="published ViT, timm/NAME or a Hub id, in place of the config's trunk and with its weights"
     )

@@ -1,5 +1,6 @@
 """What a run writes into its output folder, beside its checkpoints."""
 
+import shutil
 from pathlib import Path
 
 from .checkpointing import FOLDER
@@ -23,3 +24,14 @@ def clear_output(output: Path) -> None:
     for name in (PICTURE, "results.json"):
         (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
+
+
+def carry_best(checkpoint: Path, output: Path) -> None:
+    """Copy a run's best model so far and its picture, which are beside its checkpoints, into another folder."""
+    folder = checkpoint.resolve().parent
+    if folder.name != FOLDER:
+        return
+    if (folder.parent / BEST_MODEL).is_dir():
+        shutil.copytree(folder.parent / BEST_MODEL, output / BEST_MODEL)
+    if (folder.parent / PICTURE).is_file():
+        shutil.copy(folder.parent / PICTURE, output / PICTURE)

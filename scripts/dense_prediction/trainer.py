@@ -10,7 +10,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    set_seed,
+)
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -18,8 +24,10 @@ from .accelerators import start_accelerator
 from .backbones import build_backbone
 from .batch_norm import synchronize_batch_norms
 from .checkpointing import (
+    FOLDER,
     RunState,
     find_checkpoint,
+    is_inside,
     last_checkpoint,
     read_state,
     restore,
@@ -40,7 +48,7 @@ from .optimization import build_optimizer
 from .progress import Progress
 from .recipes import Recipe
 from .results import write_results
-from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, clear_output
+from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, carry_best, clear_output
 from .saving import save_model
 from .schedules import build_scheduler, training_steps
 from .seeds import seed_step
@@ -48,11 +56,7 @@ from .showing import draw_predictions
 from .step_size import samples_per_step, warn_of_step_size
 from .trackers import check_trackers, flat_numbers, start_trackers
 from .transforms import EvaluationTransform, TrainingTransform
-from .unused_parameters import freeze_unused
-
-
-MAY_LEAVE_OUT = ("rt_detr", "rt_detr_v2", "d_fine")
-"""Heads that do not use the embedding of noisy labels for a batch without any object."""
+from .unused_parameters import MAY_LEAVE_OUT, freeze_unused
 
 
 class TrainingRun:
@@ -79,12 +83,26 @@ class TrainingRun:
         self._build_loaders()
         if checkpoint is not None:
             restore(self.accelerator, checkpoint, self.average)
-        elif self.accelerator.is_main_process:
-            clear_output(self.output)
-        self.accelerator.wait_for_everyone()
+        with explained(self._whereabouts):
+            self.checkpoint = self._settle(checkpoint)
         start_trackers(self.accelerator, recipe, self.state.step)
         self.started = time.perf_counter() - self.state.seconds
         self.losses: list[torch.Tensor] = []  # of the passes since the last point of the curve
+
+    def _settle(self, checkpoint: Path | None) -> Path | None:
+        """Make `output` the folder of this run alone, and return the checkpoint in it from which the run goes on.
+
+        Another folder's checkpoint is written again in this one: it stays as it is, and resume=auto works at once.
+        """
+        if not is_inside(checkpoint, self.output):
+            if self.is_main:
+                clear_output(self.output)
+                if checkpoint is not None:
+                    carry_best(checkpoint, self.output)
+            self.accelerator.wait_for_everyone()
+        if checkpoint is None or is_inside(checkpoint, self.output / FOLDER):
+            return checkpoint
+        return save_checkpoint(self.accelerator, self.recipe, self.state, self.average)
 
     def _read_state(self, checkpoint: Path | None) -> RunState:
         training, processes = self.recipe.training, self.accelerator.num_processes
@@ -134,17 +152,15 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with (
-            explained(self._whereabouts),
-            Progress(self.steps, state.step, device, self.is_main) as self.progress,
-        ):
-            self._catch_up()
-            self.model.train()
-            batches = iter(self.batches)
-            while state.step < self.steps and not self._is_stalled():
-                self._step(batches)
-                self._look_back()
-        self._finish()
+        with explained(self._whereabouts):
+            with Progress(self.steps, state.step, device, self.is_main) as self.progress:
+                self._catch_up()
+                self.model.train()
+                batches = iter(self.batches)
+                while state.step < self.steps and not self._is_stalled():
+                    self._step(batches)
+                    self._look_back()
+            self._finish()
 
     def _catch_up(self) -> None:
         """Do what a run that was killed after its checkpoint had still to do at that step."""
@@ -193,7 +209,7 @@ class TrainingRun:
         if evaluates or saves:
             # Before the evaluation, which takes long and may fail.
             self.state.seconds = time.perf_counter() - self.started
-            save_checkpoint(self.accelerator, self.recipe, self.state, self.average)
+            self.checkpoint = save_checkpoint(self.accelerator, self.recipe, self.state, self.average)
         if evaluates:
             self._evaluate()
         if evaluates or saves:
@@ -268,7 +284,7 @@ class TrainingRun:
         state.evaluations.append({"step": state.step} | numbers)
         state.seconds = time.perf_counter() - self.started
         if self.is_main:
-            write_state(last_checkpoint(self.output), self.recipe, state)
+            write_state(self.checkpoint, self.recipe, state)
             self._write_results(finished=False)
         self.accelerator.log(flat_numbers(numbers, "validation"), state.step)
 
@@ -313,7 +329,8 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     training = recipe.training
     return start_accelerator(
         training.mixed_precision,
-        gradient_accumulation_steps=training.gradient_accumulation,
+        # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
         log_with=training.trackers or None,

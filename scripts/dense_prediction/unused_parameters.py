@@ -1,4 +1,4 @@
-"""Parameters that no output depends on, which several processes would wait for."""
+"""Parameters without a gradient, which several processes would wait for."""
 
 import torch
 from transformers import PreTrainedModel
@@ -6,6 +6,9 @@ from transformers import PreTrainedModel
 
 IMAGE_SIDE = 64
 """Pixels; of the smallest image that every backbone takes."""
+
+MAY_LEAVE_OUT = ("rt_detr", "rt_detr_v2", "d_fine")
+"""Heads that do not use the embedding of noisy labels for a batch without any object."""
 
 
 def freeze_unused(encoder: PreTrainedModel) -> list[str]:

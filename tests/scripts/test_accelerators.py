@@ -1,11 +1,15 @@
 """What Accelerate would silently do otherwise than it was asked."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from dense_prediction import accelerators
 from dense_prediction.accelerators import check_machine, start_accelerator
 from dense_prediction.errors import UserError
+from dense_prediction.recipe_loading import load_recipe
+from dense_prediction.trainer import TrainingRun
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -32,3 +36,16 @@ def test_what_accelerate_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(accelerators, "Accelerator", refuse)
     with pytest.raises(UserError, match="=bf16 cannot be used here: bf16 needs another device"):
         start_accelerator("bf16")
+
+
+def test_the_environment_does_not_change_how_many_passes_a_step_has(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `accelerate launch` sets it from a configuration file of its own."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    changes = ["training.steps=2", "training.gradient_accumulation=2", f"output={tmp_path}"]
+    run = TrainingRun(load_recipe(recipe_file, changes))
+    run.train()
+    assert run.accelerator.gradient_accumulation_steps == 2
+    steps = {int(state["step"]) for state in run.optimizer.state.values()}
+    assert steps == {2}, "of the optimizer"

@@ -12,16 +12,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dense_prediction.backbones import build_backbone
 from dense_prediction.errors import UserError
-from dense_prediction.heads import HEADS, Task, encoder_of
+from dense_prediction.heads import HEADS, Task, build_model, encoder_of
 from dense_prediction.optimization import parameter_groups
-from dense_prediction.recipes import BackboneRecipe, OptimizationRecipe
+from dense_prediction.recipes import BackboneRecipe, HeadRecipe, OptimizationRecipe
 from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid, SimpleFeaturePyramidBackbone
 from miniature import BACKBONE
-from miniature_heads import HEADS_AND_TASKS, build, draw_batch
+from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, build, draw_batch
 from modeling_vit_comer import ViTCoMerBackbone
 
 
 BASELINE = {"model_type": "simple_feature_pyramid"}
+SEMANTIC = "semantic_segmentation"
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -101,6 +102,58 @@ def test_the_baseline_takes_the_trunk_of_a_vit_comer(backbone_file: Path, tmp_pa
         assert (norm.weight == 1).all() and (norm.bias == 0).all()
     for deconvolution in (baseline.levels[0][0], baseline.levels[0][3], baseline.levels[1]):
         assert 0.05 < deconvolution.weight.std() < 0.3 and (deconvolution.bias == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("source", ["backbone", "trained model", "config"])
+def test_everything_is_trained_in_float32(
+    source: str, dtype: torch.dtype, backbone_file: Path, tmp_path: Path
+) -> None:
+    """Whatever it was saved in: in less, small steps would be rounded away."""
+    model = build("upernet", SEMANTIC, backbone_file)
+    saved = (model if source == "trained model" else encoder_of(model)).to(dtype)
+    saved.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    place = {"config": str(tmp_path / "config.json")} if source == "config" else {"checkpoint": str(tmp_path)}
+    backbone = build_backbone(BackboneRecipe(**place), HEADS["upernet"].out_features)
+    for name, value in encoder_of(model).state_dict().items() if source != "config" else ():
+        assert torch.equal(backbone.state_dict()[name], value.to(backbone.state_dict()[name].dtype)), name
+
+    again = build_model(HeadRecipe(name="upernet", config=FIELDS["upernet"]), backbone, LABELS, SEMANTIC).train()
+    assert {tensor.dtype for tensor in again.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    trunk = encoder_of(again).trunk
+    before = [parameter.detach().clone() for parameter in trunk.parameters()]
+    again(**HEADS["upernet"].loss_inputs(draw_batch(SEMANTIC), SEMANTIC)).loss.backward()
+    torch.optim.AdamW(again.parameters(), lr=1e-5, weight_decay=0).step()
+    assert not any(torch.equal(*pair) for pair in zip(before, trunk.parameters(), strict=True))
+
+
+def test_another_dtype_is_refused(backbone_file: Path) -> None:
+    with pytest.raises(UserError, match="dtype=bfloat16 cannot be used here, only float32"):
+        build_backbone(BackboneRecipe(config=str(backbone_file), overrides={"dtype": "bfloat16"}))
+
+
+@pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
+def test_a_training_starts_from_a_trained_model(
+    name: str, task: Task, backbone_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its backbone goes on, with maps that another head wants and what was frozen free again."""
+    trained = build(name, task, backbone_file, freeze_trunk=True)
+    trained.save_pretrained(tmp_path)
+    backbone = build_backbone(BackboneRecipe(checkpoint=str(tmp_path), overrides={"drop_path_rate": 0.2}), STAGES)
+    assert f"backbone of this {type(trained).__name__} goes on, its head is dropped" in caplog.text
+    expected, actual = encoder_of(trained).state_dict(), backbone.state_dict()
+    assert len(expected) > 100
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+    assert (backbone.out_features, backbone.config.drop_path_rate) == (STAGES, 0.2)
+    assert all(parameter.requires_grad for parameter in backbone.trunk.parameters())
+    build_model(HeadRecipe(name="upernet", config=FIELDS["upernet"]), backbone, LABELS, SEMANTIC)
+
+
+def test_what_holds_no_backbone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="is a bert: give .* a trained model, whose head starts anew: upernet, mask2f"):
+        build_backbone(BackboneRecipe(checkpoint=str(tmp_path)))
 
 
 @pytest.mark.parametrize("model_type", ["vit_comer", "simple_feature_pyramid"])

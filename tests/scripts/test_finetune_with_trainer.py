@@ -290,6 +290,27 @@ def test_early_stopping_and_trackers_come_from_the_recipe(recipe_file: Path, tmp
     assert [numbers["step"] for numbers in results_of(tmp_path)["evaluations"]] == [1, 2, 3]
 
 
+RESTORING = ["--restore_callback_states_from_checkpoint", "true"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "evaluated", "flags"),
+    [("1", "3", 4, []), ("1", "3", 4, RESTORING), ("1", "null", 6, []), ("null", "3", 4, []), ("3", "2", 4, [])],
+)
+def test_patience_that_has_changed_counts_from_the_best_model(
+    recipe_file: Path, tmp_path: Path, before: str, after: str, evaluated: int, flags: list[str]
+) -> None:
+    """A detector that does not learn was best at step 1, is resumed at step 3 or where it was stopped."""
+    still = [*for_task(DETECTION), "optimization.learning_rate=1e-12", "training.evaluate_every=1"]
+    arguments = [recipe_file, f"output={tmp_path}", *still, "--save_total_limit", "9"]
+    assert finetune(*arguments, f"training.early_stopping={before}") == 0
+    for step in (4, 5, 6):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}", ignore_errors=True)
+    assert finetune(*arguments, f"training.early_stopping={after}", "resume=auto", *flags) == 0
+    steps = [numbers["step"] for numbers in results_of(tmp_path)["evaluations"]]
+    assert steps == list(range(1, evaluated + 1))
+
+
 def test_a_metric_that_measures_nothing_ends_the_run(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +483,28 @@ def test_another_run_is_not_overwritten(
     assert results_of(output) == results_of(finished)
     trainer_for(recipe_file, output, *changes, "overwrite=true")
     assert not list(output.glob("checkpoint-*"))
+
+
+def test_a_run_goes_on_in_another_folder(
+    finished: Path, recipe_file: Path, changes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new one; one that holds another run is refused unless that is given up."""
+    checkpoint = shutil.copytree(finished / "checkpoint-2", tmp_path / "before" / "checkpoint-2")
+    output = tmp_path / "after"
+    resumed = [recipe_file, f"output={output}", *changes, f"resume={checkpoint}"]
+    assert finetune(*resumed) == 0
+    assert_same_weights(finished, output)
+
+    shutil.copytree(checkpoint, output / "checkpoint-9")
+    before = sorted(output.rglob("*"))
+    assert finetune(*resumed) == 1
+    assert re.search(r"holds a run \(checkpoint-9\), and resume=.*checkpoint-2 is not in it", last_error(capsys))
+    assert sorted(output.rglob("*")) == before
+
+    assert finetune(*resumed, "overwrite=true") == 0
+    assert_same_weights(finished, output)
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint-2"]
 
 
 # The Hub

@@ -18,6 +18,7 @@ from dense_prediction import checkpointing
 from dense_prediction.data import ShapesSplit
 from dense_prediction.failures import explained, is_out_of_disk, is_out_of_memory
 from dense_prediction.recipe_loading import load_recipe
+from dense_prediction.run_folder import LAST_MODEL
 from dense_prediction.trainer import TrainingRun
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
@@ -111,6 +112,22 @@ def test_too_little_of_everything(
 ) -> None:
     monkeypatch.setattr(TrainingRun, "_accumulate", raise_at(3, ERRORS[error], TrainingRun._accumulate))
     assert run_script(train, recipe_file, f"output={tmp_path}") == 1
+    assert re.search(message, last_error(capsys))
+
+
+def test_too_little_disk_for_the_last_model(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = TrainingRun._save_model
+
+    def fail(run: TrainingRun, name: str) -> None:
+        if name == LAST_MODEL:
+            raise ERRORS["disk"]
+        save(run, name)
+
+    monkeypatch.setattr(TrainingRun, "_save_model", fail)
+    assert run_script(train, recipe_file, f"output={tmp_path}", "training.steps=2") == 1
+    message = r"^no space left on the disk of output at step 2 \(.*step_00000002 is kept, .*\); make room for it$"
     assert re.search(message, last_error(capsys))
 
 

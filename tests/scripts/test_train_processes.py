@@ -17,13 +17,15 @@ import train
 from dense_prediction import checkpointing
 from dense_prediction.backbones import build_backbone
 from dense_prediction.checkpointing import flatten
-from dense_prediction.heads import HEADS
+from dense_prediction.heads import HEADS, build_model, encoder_of
+from dense_prediction.hf_arguments import training_arguments
 from dense_prediction.loss_normalization import process_weight, share_normalization
 from dense_prediction.recipe_loading import load_recipe
 from dense_prediction.recipes import BackboneRecipe
-from dense_prediction.trainer import TrainingRun
+from dense_prediction.trainer import TrainingRun, build_accelerator
 from dense_prediction.unused_parameters import freeze_unused
 from miniature import ROOT
+from miniature_heads import LABELS, draw_batch
 from scripts_in_process import run_script
 
 
@@ -106,6 +108,21 @@ def test_parameters_that_a_head_does_not_use_are_frozen(backbone_file: Path, hea
     frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
     assert frozen == set(unused)
     assert all(parameter.grad is not None for parameter in backbone.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("head_name", HEADS, indirect=True)
+def test_both_trainers_expect_what_a_batch_without_objects_leaves_unused(recipe_file: Path) -> None:
+    """DistributedDataParallel would end at the step after it."""
+    recipe = load_recipe(recipe_file)
+    head = HEADS[recipe.head.name]
+    backbone = build_backbone(recipe.backbone, head.out_features)
+    model = build_model(recipe.head, backbone, LABELS, recipe.task).train()
+    freeze_unused(encoder_of(model))
+    batch = draw_batch(recipe.task, empty=(True, True))
+    model(**head.loss_inputs(batch, recipe.task)).loss.backward()
+    leaves_out = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert build_accelerator(recipe).ddp_handler.find_unused_parameters == leaves_out
+    assert training_arguments(recipe, {}).ddp_find_unused_parameters == leaves_out
 
 
 class Accelerators:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,97 @@ def test_killed_at_every_kind_of_moment(
         states.unlink()  # of Accelerate: our random numbers follow from the step alone
     assert run_script(train, recipe_file, f"output={tmp_path}", *RUN, "resume=auto") == 0
     assert_same_end(tmp_path, finished)
+
+
+def kill_in_evaluation(monkeypatch: pytest.MonkeyPatch, recipe_file: Path, *overrides: str) -> None:
+    """At the first one, whose checkpoint is written and whose numbers are not."""
+    die_at(monkeypatch, trainer, "evaluate", 1)
+    with pytest.raises(Killed):
+        TrainingRun(load_recipe(recipe_file, [*overrides, *RUN])).train()
+    monkeypatch.undo()
+
+
+def test_a_run_goes_on_in_another_folder(
+    finished: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it has a checkpoint of its own at once, which its first evaluation is recorded in."""
+    before, after = tmp_path / "before", tmp_path / "new" / "after"
+    kill_in_evaluation(monkeypatch, recipe_file, f"output={before}")
+    checkpoint = before / "checkpoints" / "step_00000003"
+    state = (checkpoint / "state.json").read_bytes()
+    die_at(monkeypatch, TrainingRun, "_step", 1)
+    with pytest.raises(Killed):
+        TrainingRun(load_recipe(recipe_file, [f"output={after}", *RUN, f"resume={checkpoint}"])).train()
+    monkeypatch.undo()
+    own = checkpointing.last_checkpoint(after)
+    assert own is not None and own.name == checkpoint.name
+    assert len(json.loads((own / "state.json").read_text())["state"]["evaluations"]) == 1
+    assert run_script(train, recipe_file, f"output={after}", *RUN, "resume=auto") == 0
+    assert_same_end(after, finished)
+    assert (checkpoint / "state.json").read_bytes() == state
+
+
+def test_the_best_model_so_far_goes_along(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no part of the checkpoint, and a later model may not be better."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    die_at(monkeypatch, trainer, "evaluate", 2)
+    with pytest.raises(Killed):
+        TrainingRun(load_recipe(recipe_file, [f"output={before}", *RUN])).train()
+    monkeypatch.undo()
+    kill_in_evaluation(monkeypatch, recipe_file, f"output={after}", f"resume={before / LAST}")
+    best = [folder / "best_model" / "model.safetensors" for folder in (after, before)]
+    assert_equal(*map(load_file, best))
+    assert (after / "predictions.png").read_bytes() == (before / "predictions.png").read_bytes()
+
+
+def test_two_runs_are_never_mixed(
+    finished: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder that a run is to go on in holds a longer one."""
+    before, other = tmp_path / "before", tmp_path / "other"
+    kill_in_evaluation(monkeypatch, recipe_file, f"output={before}")
+    assert run_script(train, recipe_file, f"output={other}", "training.steps=7", "seed=7") == 0
+    kept = {name: (other / name).read_bytes() for name in files(other)}
+    resumed = [recipe_file, f"output={other}", *RUN, f"resume={before}/checkpoints/step_00000003"]
+    assert run_script(train, *resumed) == 1
+    message = r"holds a run \(step_00000007\), and resume=.*step_00000003 is not in it: continue .*overwrite=true"
+    assert re.search(message, last_error(capsys))
+    assert {name: (other / name).read_bytes() for name in files(other)} == kept
+
+    assert run_script(train, *resumed, "seed=1", "overwrite=true") == 1
+    assert {name: (other / name).read_bytes() for name in files(other)} == kept, "a run that never started"
+    assert run_script(train, *resumed, "overwrite=true") == 0
+    assert_same_end(other, finished)
+
+
+def test_an_evaluation_is_recorded_in_the_checkpoint_that_was_resumed(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the last one there, if an older one is named."""
+    kill_in_evaluation(monkeypatch, recipe_file, f"output={tmp_path}")
+    named, last = (tmp_path / "checkpoints" / f"step_{step:08d}" for step in (3, 5))
+    shutil.copytree(named, last)
+    state = (last / "state.json").read_bytes()
+    die_at(monkeypatch, TrainingRun, "_step", 1)
+    with pytest.raises(Killed):
+        TrainingRun(load_recipe(recipe_file, [f"output={tmp_path}", *RUN, f"resume={named}"])).train()
+    assert (last / "state.json").read_bytes() == state
+    assert len(json.loads((named / "state.json").read_text())["state"]["evaluations"]) == 1
+
+
+def test_a_key_that_a_checkpoint_does_not_know_has_its_default(checkpoint: Path, recipe_file: Path) -> None:
+    content = json.loads((checkpoint / "state.json").read_text())
+    del content["recipe"]["evaluation"], content["recipe"]["optimization"]["ema_warmup_steps"]
+    del content["recipe"]["transforms"]["scale"]
+    (checkpoint / "state.json").write_text(json.dumps(content))
+    assert checkpointing.read_state(checkpoint, load_recipe(recipe_file, RUN), 4).step == 6
+    changed = load_recipe(recipe_file, [*RUN, "optimization.ema_warmup_steps=5", "evaluation.flip=true"])
+    with pytest.raises(UserError, match=r"another recipe: evaluation.flip=True .*, .*ema_warmup_steps=5 \(was 0\)"):
+        checkpointing.read_state(checkpoint, changed, 4)
 
 
 ONE_PASS = ["training.gradient_accumulation=1", "training.batch_size=4", "training.samples_per_step=4"]

@@ -11,7 +11,7 @@ from dense_prediction.hub.public_paths import without_folders, write_public
 
 LOCAL = {
     "name": "semantic_segmentation/roads/upernet",
-    "model": "/home/me/outputs/roads/best_model",
+    "model": "/srv/outputs/roads/best_model",
     "overrides": ["data.path=/data/roads", "evaluation.flip=true", "output=outputs/x"],
     "curve": [{"step": 6, "loss": 0.5}],
     "evaluations": [{"class_iou": {"/m/01g317": 0.5}}],
@@ -26,10 +26,10 @@ LOCAL = {
         "backbone": {
             "config": "configuration/backbones/vit-comer-s.json",
             "trunk": "timm/deit_small_patch16_224.fb_in1k",
-            "trunk_weights": "/home/me/weights/model.safetensors",
+            "trunk_weights": "/srv/weights/model.safetensors",
             "checkpoint": "org/vit-comer-s",
         },
-        "output": "/home/me/outputs/roads",
+        "output": "/srv/outputs/roads",
         "resume": None,
     },
 }

@@ -228,6 +228,12 @@ def test_ids_in_lists_must_be_a_rectangle_of_whole_numbers(kind: str, label: lis
     assert "street_007" in str(caught.value)
 
 
+@pytest.mark.parametrize("turned", [0, 1, 9])
+def test_orientations_that_say_nothing(turned: int) -> None:
+    """Some cameras write 0."""
+    assert split_of(png(IMAGE, turned), png(IDS))[0]["image"].shape == (3, 4, 6)
+
+
 def test_a_file_beside_the_dataset(tmp_path: Path) -> None:
     """A cell may hold a path in place of bytes."""
     (tmp_path / "a.png").write_bytes(png(IMAGE))

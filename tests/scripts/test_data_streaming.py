@@ -4,6 +4,7 @@ import io
 import logging
 import multiprocessing
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dense_prediction.data import Sample, load_data
+from dense_prediction.data import Sample, load_data, streaming
 from dense_prediction.data.streaming import KEPT_ROWS, Cursor
 from dense_prediction.errors import UserError
 from dense_prediction.loading import EvaluationSet, TrainingStream, evaluation_loader, training_loader
@@ -202,6 +203,21 @@ def test_a_card_that_does_not_count(tmp_path: Path) -> None:
     recipe = write_shards(tmp_path)
     write_card(tmp_path, 0)
     assert len(load_data(recipe, SEMANTIC).train) == COUNT
+
+
+def test_rows_that_nobody_has_counted_are_read_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, iterate = [], streaming.iterate
+
+    def iterate_and_count(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+        for row in iterate(rows):
+            read.append(row["name"])
+            yield row
+
+    monkeypatch.setattr(streaming, "iterate", iterate_and_count)
+    stream = load_data(write_shards(tmp_path), SEMANTIC).train.shuffled(seed=0)
+    read.clear()  # of the look whether there is any row
+    assert [number_of(stream[position]) for position in range(2 * COUNT)]
+    assert len(read) == 2 * COUNT
 
 
 def test_an_empty_stream_is_refused(tmp_path: Path) -> None:

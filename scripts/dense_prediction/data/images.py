@@ -16,8 +16,8 @@ from .bad_samples import BadSample
 # What PIL reports damaged files by, depending on the format; a bomb is a picture of absurd size.
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
-UPRIGHT = 1
-"""EXIF's orientation of a picture that is not turned."""
+TURNED = range(2, 9)
+"""EXIF's orientations of pictures that are turned or mirrored; some cameras write 0, which says nothing."""
 
 _TOO_DEEP = ("I", "F")
 """Modes of 32-bit numbers, of which nobody knows which one is white."""
@@ -84,8 +84,8 @@ def _open(source: Path | BytesIO, name: str) -> Image.Image:
 
 def _oriented(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
     """The picture that its annotations were drawn on, which nobody but the recipe can know."""
-    turn = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    if turn == UPRIGHT or orientation == "stored":
+    turn = image.getexif().get(ExifTags.Base.Orientation)
+    if turn not in TURNED or orientation == "stored":
         return image
     if orientation == "upright":
         return ImageOps.exif_transpose(image)

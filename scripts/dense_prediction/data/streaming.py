@@ -49,8 +49,7 @@ class StreamedSplit:
     def __len__(self) -> int:
         """The number of rows; where the dataset does not say, all of them are read once to count them."""
         if self._length is None:
-            split = (self.rows.info.splits or {}).get(str(self.rows.split))
-            self._length = (split and split.num_examples) or sum(1 for _ in iterate(self.rows))
+            self._length = self._length_on_card() or sum(1 for _ in iterate(self.rows))
         return self._length
 
     def __getitem__(self, index: int) -> Sample | None:
@@ -62,16 +61,22 @@ class StreamedSplit:
         return self.to_sample(row, index)
 
     def check_length(self, found: int) -> None:
-        """Compare the length with the number of rows that were found.
+        """Compare the number of rows that the dataset's card says, if it does, with that of those found.
 
         Raises:
             UserError: they differ, so that an epoch would not end where the data end.
         """
-        if found != len(self):
+        said = self._length_on_card()
+        if said and found != said:
             raise UserError(
-                f"streamed {self.rows.split}: the card says {len(self)} rows, but {found} were read: correct "
-                "the dataset's num_examples, or set data.streaming=false"
+                f"streamed {self.rows.split}: the card says {said} rows, but {found} were read: correct the dataset's "
+                "num_examples, or set data.streaming=false"
             )
+
+    def _length_on_card(self) -> int | None:
+        """None or 0 if the card says nothing."""
+        split = (self.rows.info.splits or {}).get(str(self.rows.split))
+        return split.num_examples if split else None
 
     def shuffled(self, seed: int) -> "ShuffledStream":
         """An endless stream in which every epoch is another order of all rows."""

@@ -21,7 +21,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import MultiSc
 
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
-from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid
+from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid
 from modeling_vit_comer import (
     ViTCoMerBackbone,
     ViTCoMerConfig,

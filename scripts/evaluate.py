@@ -12,24 +12,25 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from dense_prediction.accelerators import start_accelerator
+from dense_prediction.batches.streams import EvaluationSet
+from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.data import Data, Split, load_data
+from dense_prediction.data.loading import Data, load_data
+from dense_prediction.data.samples import Split
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation import evaluate
+from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.evaluation.metrics.metric import Numbers
+from dense_prediction.evaluation.tables import to_table
+from dense_prediction.evaluation.views import check_views
 from dense_prediction.failures import is_out_of_memory
-from dense_prediction.heads import head_of
-from dense_prediction.image_files import make_folder
-from dense_prediction.inference import check_views
-from dense_prediction.loading import EvaluationSet
-from dense_prediction.metrics import Numbers
-from dense_prediction.prediction import load_model
-from dense_prediction.recipe_loading import load_recipe
-from dense_prediction.recipes import Recipe
-from dense_prediction.results import device_name, library_versions
-from dense_prediction.tables import to_table
-from dense_prediction.trained_labels import check_fits
-from dense_prediction.transforms import EvaluationTransform
+from dense_prediction.models.building import head_of
+from dense_prediction.models.trained_labels import check_fits
+from dense_prediction.prediction.image_files import make_folder
+from dense_prediction.prediction.saved_models import load_model
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import Recipe
+from dense_prediction.training.processes.accelerators import start_accelerator
+from dense_prediction.training.results import device_name, library_versions
 
 
 SMALLER = (

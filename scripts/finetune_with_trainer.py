@@ -6,20 +6,20 @@ from pickle import UnpicklingError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
+from dense_prediction.batches.streams import EvaluationSet
+from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.command_line import run
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.showing import draw_predictions
 from dense_prediction.failures import explained
-from dense_prediction.hf_arguments import KEYS, CommandLine, parse_command_line
-from dense_prediction.hf_building import build_trainer
-from dense_prediction.hf_trainer import RecipeTrainer
 from dense_prediction.hub.public_paths import public_path, write_public
-from dense_prediction.loading import EvaluationSet
-from dense_prediction.recipe_loading import load_recipe
-from dense_prediction.recipes import Recipe
-from dense_prediction.results import write_results
-from dense_prediction.run_folder import PICTURE
-from dense_prediction.showing import draw_predictions
-from dense_prediction.transforms import EvaluationTransform
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import Recipe
+from dense_prediction.training.huggingface.arguments import KEYS, CommandLine, parse_command_line
+from dense_prediction.training.huggingface.building import build_trainer
+from dense_prediction.training.huggingface.trainer import RecipeTrainer
+from dense_prediction.training.results import write_results
+from dense_prediction.training.run_folder import PICTURE
 
 
 DESCRIPTION = """\

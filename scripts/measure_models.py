@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
 from dense_prediction.hub.backbone_facts import COUNTED, Facts, measure_backbone, measure_model
-from dense_prediction.hub.repository_cards import preset_config, preset_names
+from dense_prediction.hub.cards.rendering import preset_config, preset_names
 from dense_prediction.hub.trained_heads import build_head, read_heads, read_results
 
 

@@ -13,15 +13,17 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from dense_prediction.batches.types import Prediction, PredictionOptions
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.drawing import draw, with_legend
+from dense_prediction.drawing.pages import with_legend
+from dense_prediction.drawing.pictures import draw
 from dense_prediction.errors import UserError
 from dense_prediction.failures import is_out_of_memory
-from dense_prediction.heads import Prediction, PredictionOptions, things_of
-from dense_prediction.image_files import OVERLAY_SUFFIX, find_images, make_folder, output_stems, read_image
-from dense_prediction.prediction import load_model, predict_image
-from dense_prediction.prediction_files import describe
-from dense_prediction.trained_labels import labels_of
+from dense_prediction.models.building import things_of
+from dense_prediction.models.trained_labels import labels_of
+from dense_prediction.prediction.coco_output import describe
+from dense_prediction.prediction.image_files import OVERLAY_SUFFIX, find_images, make_folder, output_stems, read_image
+from dense_prediction.prediction.saved_models import load_model, predict_image
 
 
 JSON_SUFFIX = ".prediction.json"

@@ -11,7 +11,7 @@ from huggingface_hub.utils import enable_progress_bars
 from build_kernel import PROJECT, is_built, variant_named
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
-from dense_prediction.hub import Target, describe, upload
+from dense_prediction.hub.upload import Target, describe, upload
 
 
 DESCRIPTION = """\

@@ -7,7 +7,8 @@ from pathlib import Path
 from huggingface_hub.utils import enable_progress_bars
 
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.hub import OUTDATED, ModelFiles, Target, describe, stage_model, upload
+from dense_prediction.hub.model_repository import OUTDATED, ModelFiles, stage_model
+from dense_prediction.hub.upload import Target, describe, upload
 
 
 DESCRIPTION = """\

@@ -2,11 +2,11 @@
 
 import argparse
 
+from dense_prediction.atomic_files import write_text
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
-from dense_prediction.hub.card import CARDS
-from dense_prediction.hub.repository_cards import card_faults, render_cards, stale_cards
-from dense_prediction.replacing import write_text
+from dense_prediction.hub.cards.card import CARDS
+from dense_prediction.hub.cards.rendering import card_faults, render_cards, stale_cards
 
 
 DESCRIPTION = """\

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.recipe_loading import default_of, dotted_fields, load_recipe
-from dense_prediction.run_folder import BEST_MODEL, PICTURE
-from dense_prediction.trainer import TrainingRun
+from dense_prediction.recipes.loading import default_of, dotted_fields, load_recipe
+from dense_prediction.training.loop import TrainingRun
+from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 
 
 DESCRIPTION = """\

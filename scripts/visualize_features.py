@@ -11,18 +11,11 @@ from tqdm import tqdm
 
 from build_backbone import image_statistics, parse_fields
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.feature_pages import Row, draw_page
-from dense_prediction.feature_sources import (
-    IMAGENET,
-    FeatureSource,
-    Statistics,
-    backbone_on,
-    from_folder,
-    untrained,
-)
-from dense_prediction.features import backbone_maps, plain_maps, to_colors
-from dense_prediction.image_files import FEATURES_SUFFIX, find_images, make_folder, output_stems, read_image
-from dense_prediction.simple_feature_pyramid import STRIDES
+from dense_prediction.features.maps import backbone_maps, plain_maps, to_colors
+from dense_prediction.features.pages import Row, draw_page
+from dense_prediction.features.sources import IMAGENET, FeatureSource, Statistics, backbone_on, from_folder, untrained
+from dense_prediction.models.simple_feature_pyramid import STRIDES
+from dense_prediction.prediction.image_files import FEATURES_SUFFIX, find_images, make_folder, output_stems, read_image
 
 
 DESCRIPTION = """\

@@ -23,7 +23,8 @@ from transformers.dynamic_module_utils import get_imports
 
 import modeling_vit_comer
 import remote_code_client
-from dense_prediction.hub import OUTDATED, ModelFiles, Target, stage_model, upload
+from dense_prediction.hub.model_repository import OUTDATED, ModelFiles, stage_model
+from dense_prediction.hub.upload import Target, upload
 from hub import TOKEN, Hub, serve
 from modeling_vit_comer import ViTCoMerBackbone
 from modeling_vit_comer.configuration_heads import HEAD_CONFIGS

@@ -7,9 +7,11 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from dense_prediction.backbones import build_backbone
-from dense_prediction.heads import HEADS, Batch, Task, build_model
-from dense_prediction.recipes import BackboneRecipe, HeadRecipe
+from dense_prediction.batches.types import Batch, Task
+from dense_prediction.models.backbones import build_backbone
+from dense_prediction.models.building import build_model
+from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe
 from miniature import HEADS as SEGMENTATION_FIELDS
 
 

@@ -11,9 +11,12 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from dense_prediction import command_line
-from dense_prediction.backbones import build_backbone
-from dense_prediction.heads import HEADS, Task, build_model, build_processor
-from dense_prediction.recipes import BackboneRecipe, HeadRecipe, TransformRecipe
+from dense_prediction.batches.types import Task
+from dense_prediction.models.backbones import build_backbone
+from dense_prediction.models.building import build_model
+from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.processors import build_processor
+from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe, TransformRecipe
 from miniature_heads import FIELDS, LABELS, THINGS
 
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import train  # noqa: E402
 from dense_prediction import command_line  # noqa: E402
-from dense_prediction.trainer import TrainingRun  # noqa: E402
+from dense_prediction.training.loop import TrainingRun  # noqa: E402
 
 
 def main(last: int, arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
 from dense_prediction.errors import UserError
-from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramid
+from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid
 from modeling_vit_comer import deformable_attention, deformable_attention_backend, interaction, kernel_choice
 
 

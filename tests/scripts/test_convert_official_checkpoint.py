@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 import convert_official_checkpoint
 from dense_prediction.errors import UserError
-from dense_prediction.hub import ModelFiles, stage_model
+from dense_prediction.hub.model_repository import ModelFiles, stage_model
 from modeling_vit_comer import ViTCoMerBackbone
 from official import kept_model, official_fill, unit_variance
 

@@ -19,18 +19,25 @@ from transformers import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 import finetune_with_trainer
-from dense_prediction import hf_trainer
-from dense_prediction.data import load_data
+from dense_prediction.batches.types import PredictionOptions
+from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.heads import PredictionOptions, encoder_of
-from dense_prediction.hf_arguments import DEFAULTS, FIXED, KEYS, parse_command_line, training_arguments
-from dense_prediction.hf_building import build_trainer
-from dense_prediction.hf_trainer import RecipeTrainer
-from dense_prediction.metrics import build_metric
-from dense_prediction.optimization import build_optimizer
-from dense_prediction.prediction import load_model, predict_image
-from dense_prediction.recipe_loading import dotted_fields, load_recipe
-from dense_prediction.trainer import TrainingRun
+from dense_prediction.evaluation.metrics import build_metric
+from dense_prediction.models.building import encoder_of
+from dense_prediction.prediction.saved_models import load_model, predict_image
+from dense_prediction.recipes.loading import dotted_fields, load_recipe
+from dense_prediction.training.huggingface import trainer as hf_trainer
+from dense_prediction.training.huggingface.arguments import (
+    DEFAULTS,
+    FIXED,
+    KEYS,
+    parse_command_line,
+    training_arguments,
+)
+from dense_prediction.training.huggingface.building import build_trainer
+from dense_prediction.training.huggingface.trainer import RecipeTrainer
+from dense_prediction.training.loop import TrainingRun
+from dense_prediction.training.optimization import build_optimizer
 from miniature import ROOT
 from miniature_heads import FIELDS
 from scripts_in_process import TASKS, last_error, run_script

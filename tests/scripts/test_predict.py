@@ -12,14 +12,18 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import predict
-from dense_prediction.backbones import build_backbone
-from dense_prediction.drawing import class_color, draw
+from dense_prediction.batches.types import Prediction, PredictionOptions, Task
+from dense_prediction.drawing.colors import class_color
+from dense_prediction.drawing.pictures import draw
 from dense_prediction.errors import UserError
-from dense_prediction.heads import HEADS, Prediction, PredictionOptions, Task, build_model, build_processor
-from dense_prediction.image_files import find_images, output_stems, read_image
-from dense_prediction.prediction import load_model, predict_image
-from dense_prediction.prediction_files import describe
-from dense_prediction.recipes import BackboneRecipe, HeadRecipe
+from dense_prediction.models.backbones import build_backbone
+from dense_prediction.models.building import build_model
+from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.processors import build_processor
+from dense_prediction.prediction.coco_output import describe
+from dense_prediction.prediction.image_files import find_images, output_stems, read_image
+from dense_prediction.prediction.saved_models import load_model, predict_image
+from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe
 from miniature_heads import FIELDS, LABELS
 from scripts_in_process import TASKS, last_error, run_script, save_model, transforms
 

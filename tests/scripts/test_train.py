@@ -12,17 +12,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import train
-from dense_prediction.backbones import build_backbone
-from dense_prediction.data import load_data
+from dense_prediction.batches.streams import EvaluationSet
+from dense_prediction.batches.transforms import EvaluationTransform
+from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation import evaluate
-from dense_prediction.heads import HEADS, task_of, things_of
-from dense_prediction.loading import EvaluationSet
-from dense_prediction.prediction import load_model
-from dense_prediction.recipe_loading import load_recipe
-from dense_prediction.recipes import BackboneRecipe
-from dense_prediction.trainer import TrainingRun
-from dense_prediction.transforms import EvaluationTransform
+from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.models.backbones import build_backbone
+from dense_prediction.models.building import task_of, things_of
+from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.prediction.saved_models import load_model
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import BackboneRecipe
+from dense_prediction.training.loop import TrainingRun
 from scripts_in_process import run_script
 
 

@@ -9,7 +9,7 @@ from datasets.utils.file_utils import xopen
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
-from ..recipes import ExifOrientation
+from ..recipes.schema import ExifOrientation
 from .bad_samples import BadSample
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import UserError
-from ..recipes import DataRecipe
+from ..recipes.schema import DataRecipe
 from .samples import IGNORE_INDEX
 
 

@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 
 from ..errors import UserError
-from ..recipes import DataRecipe
+from ..recipes.schema import DataRecipe
 from .bad_samples import BadSample
 from .images import decode, decode_rgb
 from .instances import Instance, instance_fields

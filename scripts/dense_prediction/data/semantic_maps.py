@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torchvision import tv_tensors
 
-from ..recipes import DataRecipe
+from ..recipes.schema import DataRecipe
 from .bad_samples import BadSample
 from .samples import IGNORE_INDEX, to_mask
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..recipes import DataRecipe
+from ..recipes.schema import DataRecipe
 from .samples import Split
 
 

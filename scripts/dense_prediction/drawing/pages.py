@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..data import IGNORE_INDEX
+from ..data.samples import IGNORE_INDEX
 from .annotations import Arrays, confident, resize, to_arrays
 from .colors import Color, class_color, object_color
 from .pictures import Style, colorize, draw_arrays, enlarge

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data import IGNORE_INDEX
+from ..data.samples import IGNORE_INDEX
 from .annotations import Arrays, resize, to_arrays
 from .colors import UNLABELLED, Color, class_color, object_color, text_color
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
-from ..heads.queries import smallest_side
+from ..models.queries import smallest_side
 
 
 SIZE = 512

@@ -7,7 +7,7 @@ import timm
 from transformers import PreTrainedConfig
 
 from ..errors import UserError
-from .card_metadata import KNOWN
+from .cards.metadata import KNOWN
 
 
 OURS = Path(__file__).parents[3] / "LICENSE"

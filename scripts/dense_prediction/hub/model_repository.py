@@ -16,10 +16,10 @@ from modeling_vit_comer.configuration_heads import HEAD_CONFIGS, carry_code
 
 from ..errors import UserError
 from .backbone_facts import COUNTED, measure_model
-from .card import Dataset, Measured, backbone_card, find_trunk, head_card, pipeline_of
-from .card_body import linked_file
-from .card_check import check_card
-from .card_source import CardSource
+from .cards.body import linked_file
+from .cards.card import Dataset, Measured, backbone_card, find_trunk, head_card, pipeline_of
+from .cards.check import check_card
+from .cards.source import CardSource
 from .licences import Licence, find_licence, trunk_name
 from .public_paths import write_public
 from .result_files import Result, read_result

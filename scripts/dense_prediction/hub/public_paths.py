@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..replacing import write_text
+from ..atomic_files import write_text
 from .result_files import read_json
 
 

@@ -9,12 +9,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel
 
-from ..backbones import build_backbone
 from ..errors import UserError
-from ..heads import HEADS, build_model
-from ..recipe_loading import load_recipe
-from ..recipes import Recipe
-from .card import CARDS, Dataset
+from ..models.backbones import build_backbone
+from ..models.building import build_model
+from ..models.heads.registry import HEADS
+from ..recipes.loading import load_recipe
+from ..recipes.schema import Recipe
+from .cards.card import CARDS, Dataset
 from .result_files import Result, read_result
 
 

@@ -1,1 +1,1 @@
-../../dense_prediction/metrics/average_precision.py
+../../dense_prediction/evaluation/metrics/average_precision.py

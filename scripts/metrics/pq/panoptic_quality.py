@@ -1,1 +1,1 @@
-../../dense_prediction/metrics/panoptic_quality.py
+../../dense_prediction/evaluation/metrics/panoptic_quality.py

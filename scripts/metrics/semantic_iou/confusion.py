@@ -1,1 +1,1 @@
-../../dense_prediction/metrics/confusion.py
+../../dense_prediction/evaluation/metrics/confusion.py

@@ -1,0 +1,1 @@
+"""What a step sees: samples that are transformed, shuffled and batched."""

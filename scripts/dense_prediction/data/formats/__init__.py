@@ -1,0 +1,1 @@
+"""The formats of data, one file for each."""

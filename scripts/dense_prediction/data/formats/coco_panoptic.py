@@ -1,0 +1,105 @@
+"""Panoptic segmentation from COCO's JSON files and PNGs, whose colours are the numbers of segments."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import UserError
+from ...recipes.schema import DataRecipe
+from ..bad_samples import BadSample
+from ..images import read, read_rgb
+from ..samples import VOID, Sample, Split, new_sample, to_mask
+from ..source import Source, split_path
+from .coco_json import CocoFile, coco_labels, image_path
+
+
+NO_SEGMENT = 0
+
+
+class PanopticSplit:
+    """The images of one JSON file, each with one annotation: a PNG and what its segments are."""
+
+    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], recipe: DataRecipe) -> None:
+        self.records = file.records(recipe.bad_samples == "skip")
+        self.images, self.masks = images, masks
+        self.labels = file.category_labels(labels)
+        self.orientation = recipe.exif_orientation
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        fields, annotations = self.records[index]
+        path = image_path(self.images, fields)
+        if len(annotations) != 1:
+            raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
+        mask_path = self.masks / annotations[0].get("file_name", "")
+        image = read_rgb(path, self.orientation)
+        numbers = _segment_numbers(mask_path, (image.height, image.width))
+        segments = self._segments(annotations[0], numbers, mask_path)
+        return new_sample(image, str(path), fields["id"]) | segments
+
+    def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, torch.Tensor]:
+        segments = annotation.get("segments_info", [])
+        for segment in segments:
+            if segment.get("category_id") not in self.labels or "id" not in segment:
+                raise BadSample(f"{path}: a segment has no id or an unknown category: {segment}")
+        return {
+            "segment_map": to_mask(segment_map(numbers, [segment["id"] for segment in segments], path)),
+            "labels": torch.tensor([self.labels[segment["category_id"]] for segment in segments], dtype=torch.int64),
+            "is_crowd": torch.tensor([bool(segment.get("iscrowd")) for segment in segments], dtype=torch.bool),
+        }
+
+
+def segment_map(numbers: np.ndarray, known: list[int], path: Path) -> np.ndarray:
+    """Numbers of segments (H, W) -> their positions in `known`, and `VOID`.
+
+    Raises:
+        BadSample: the picture and the list name different segments, or there is none.
+    """
+    present, places = np.unique(numbers, return_inverse=True)
+    listed = {number: position for position, number in enumerate(known)} | {NO_SEGMENT: VOID}
+    unknown = [number for number in present.tolist() if number not in listed]
+    if unknown:
+        raise BadSample(f"{path} shows segments {unknown[:5]} that its annotation does not list")
+    empty = sorted(set(known) - set(present.tolist()))
+    if empty:
+        raise BadSample(f"{path} shows no pixel of the segments {empty[:5]} that its annotation lists")
+    if not known:
+        raise BadSample(f"{path} shows no segment")
+    return np.array([listed[number] for number in present.tolist()])[places].reshape(numbers.shape)
+
+
+def open_coco_panoptic(recipe: DataRecipe, task: str) -> Source:
+    """The JSON files of `data.annotations`, with the folders of `data.images` and of the PNGs, `data.masks`.
+
+    Raises:
+        UserError: a file or folder is missing or damaged, or the class names contradict the categories.
+    """
+    train = CocoFile(split_path(recipe, "annotations", "train_split"))
+    labels = coco_labels(recipe, task, train)
+
+    def open_split(key: str) -> Split:
+        file = train if key == "train_split" else CocoFile(split_path(recipe, "annotations", key))
+        images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
+        return PanopticSplit(file, images, masks, labels, recipe)
+
+    return Source(labels, _things(train, labels), open_split)
+
+
+def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:
+    unmarked = [category["name"] for category in file.categories if "isthing" not in category]
+    if unmarked:
+        raise UserError(f"{file.path}: the category {unmarked[0]} does not say whether it isthing")
+    countable = {category["name"] for category in file.categories if category["isthing"]}
+    return frozenset(position for position, label in enumerate(labels) if label in countable)
+
+
+def _segment_numbers(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    """(H, W) int64: red + 256 green + 256 * 256 blue."""
+    colors = np.array(read(path).convert("RGB"), dtype=np.int64)
+    if colors.shape[:2] != image_size:
+        raise BadSample(f"{path} has height and width {colors.shape[:2]}, its image {image_size}")
+    return colors @ np.array([1, 256, 256 * 256])

@@ -1,0 +1,71 @@
+"""Semantic segmentation from images and masks in folders, matched by the stems of their names (as ADE20K has them)."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UserError
+from ...recipes.schema import DataRecipe, ExifOrientation
+from ..images import read, read_rgb
+from ..labels import choose_labels
+from ..samples import Sample, new_sample
+from ..semantic_maps import SemanticIds
+from ..source import Source, split_path
+
+
+class MaskSplit:
+    """Pairs of an image and a mask of ids."""
+
+    def __init__(self, pairs: list[tuple[Path, Path]], ids: SemanticIds, orientation: ExifOrientation) -> None:
+        self.pairs = pairs
+        self.ids = ids
+        self.orientation = orientation
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        image_path, mask_path = self.pairs[index]
+        image, ids = read_rgb(image_path, self.orientation), np.array(read(mask_path))
+        semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
+        return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
+
+
+def open_folders(recipe: DataRecipe, task: str) -> Source:
+    """The folders that `data.images` and `data.masks` name for each split.
+
+    Raises:
+        UserError: a folder is missing or empty, or the recipe does not name the classes.
+    """
+    labels = choose_labels(recipe, task, None)
+    ids = SemanticIds.of(recipe, labels)
+    orientation = recipe.exif_orientation
+    return Source(labels, frozenset(), lambda key: MaskSplit(_pairs(recipe, key), ids, orientation))
+
+
+def _pairs(recipe: DataRecipe, key: str) -> list[tuple[Path, Path]]:
+    """Each image with the mask of its stem; a mask that is missing is met when its sample is read."""
+    images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
+    found = images_below(images)
+    folders = [masks / image.relative_to(images).parent for image in found]
+    pairs = [(image, folder / f"{image.stem}{recipe.mask_suffix}") for image, folder in zip(found, folders)]
+    if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
+        first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
+        raise UserError(f"{first} and {second} in {images} would both have the mask {twice[0].name}: leave one out")
+    if found and not any(mask.exists() for _, mask in pairs):
+        raise UserError(
+            f"no image in {images} has a mask in {masks}: {found[0].name} would have {pairs[0][1].name}; set "
+            f"data.mask_suffix (now {recipe.mask_suffix})"
+        )
+    return pairs
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and its folders, in the order of their names."""
+    known = Image.registered_extensions()
+    # Not rglob, which passes over folders that are links.
+    files = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in files if path.suffix.lower() in known)

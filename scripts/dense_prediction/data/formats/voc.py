@@ -1,0 +1,106 @@
+"""Pascal VOC: a box for each object in XML files, or masks of class ids whose borders are void."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ...errors import UserError
+from ...recipes.schema import DataRecipe, ExifOrientation
+from ..bad_samples import BadSample
+from ..images import read_rgb
+from ..instances import Instance, check_size, instance_fields
+from ..labels import choose_labels
+from ..samples import Sample, Split, new_sample
+from ..semantic_maps import SemanticIds
+from ..source import Source, known, root_folder
+from .folders import MaskSplit
+
+
+LISTS = {"object_detection": "Main", "semantic_segmentation": "Segmentation"}
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocBoxes:
+    """Detection samples; objects marked as difficult are crowds: neither learnt nor missed."""
+
+    def __init__(self, root: Path, stems: Sequence[str], labels: list[str], orientation: ExifOrientation) -> None:
+        self.root = root
+        self.stems = stems
+        self.labels = labels
+        self.orientation = orientation
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __getitem__(self, index: int) -> Sample:
+        stem = self.stems[index]
+        path = self.root / "Annotations" / f"{stem}.xml"
+        annotation = _parse(path)
+        objects = [self._instance(element, path) for element in annotation.iter("object")]
+        image_path = image_file(self.root, stem)
+        image = read_rgb(image_path, self.orientation)
+        size = image.height, image.width
+        check_size(size, _annotated_size(annotation, path), image_path)
+        boxes = instance_fields(objects, size, str(path), "xyxy")
+        return new_sample(image, str(image_path), index) | boxes
+
+    def _instance(self, element: ElementTree.Element, path: Path) -> Instance:
+        category = element.findtext("name", "").strip()
+        label = self.labels.index(category) if category in self.labels else None
+        try:
+            left, top, right, bottom = (float(element.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
+        except ValueError as error:
+            raise BadSample(f"{path}: an object of category {category!r} has no box of four numbers") from error
+        # The first pixel is number 1, and the last one belongs to the box.
+        box = (left - 1, top - 1, right, bottom)
+        return Instance(box, label, category, is_crowd=element.findtext("difficult", "0").strip() == "1")
+
+
+def open_voc(recipe: DataRecipe, task: str) -> Source:
+    """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval.
+
+    Raises:
+        UserError: a folder or a list is missing, or the recipe does not name the classes.
+    """
+    root, labels = root_folder(recipe), choose_labels(recipe, task, None)
+
+    def open_split(key: str) -> Split:
+        stems = _stems(recipe, root / "ImageSets" / LISTS[task], key)
+        if task == "object_detection":
+            return VocBoxes(root, stems, labels, recipe.exif_orientation)
+        masks = [root / "SegmentationClass" / f"{stem}.png" for stem in stems]
+        pairs = [(image_file(root, stem), mask) for stem, mask in zip(stems, masks)]
+        return MaskSplit(pairs, SemanticIds.of(recipe, labels), recipe.exif_orientation)
+
+    things = frozenset(range(len(labels))) if task == "object_detection" else frozenset()
+    return Source(labels, things, open_split)
+
+
+def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float, float]:
+    """Height and width; 0 where tools have left them out."""
+    height, width = (annotation.findtext(f"size/{side}") or "0" for side in ("height", "width"))
+    try:
+        return float(height), float(width)
+    except ValueError as error:
+        raise BadSample(f"{path}: its height and width are {height!r} and {width!r}") from error
+
+
+def image_file(root: Path, stem: str) -> Path:
+    return root / "JPEGImages" / f"{stem}.jpg"
+
+
+def _stems(recipe: DataRecipe, folder: Path, key: str) -> list[str]:
+    path = folder / f"{getattr(recipe, key)}.txt"
+    if not path.is_file():
+        names = known(sorted(file.stem for file in folder.glob("*.txt")))
+        raise UserError(f"data.{key}={getattr(recipe, key)}: {folder.resolve()} has no {path.name}{names}")
+    return path.read_text(encoding="utf-8").split()
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except FileNotFoundError as error:
+        raise BadSample(f"{path} does not exist") from error
+    except ElementTree.ParseError as error:
+        raise BadSample(f"{path} is not XML: {error}") from error

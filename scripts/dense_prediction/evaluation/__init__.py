@@ -1,0 +1,1 @@
+"""Measure: what predictions are worth, and pictures of them."""

@@ -1,0 +1,80 @@
+"""Object detection and instance segmentation: COCO's average precision of boxes and masks."""
+
+from typing import Any
+
+import torch
+
+from ...errors import UserError
+from .average_precision import ImageRecord, Kind, Record, average_precision, corners_to_coco, encode_masks
+from .metric import Annotation, Numbers, number
+
+
+class DetectionMetric:
+    """Every image's annotated and found boxes."""
+
+    primary = "box_ap"
+    kinds: dict[str, Kind] = {"box": "bbox"}
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+        self.state: dict[int, ImageRecord] = {}
+
+    def update(self, prediction: Annotation, targets: Annotation) -> None:
+        """Keep the objects of one image.
+
+        Args:
+            prediction: `boxes` (N, 4) as x1, y1, x2, y2, `scores` (N,), `labels` (N,).
+            targets: `boxes` (M, 4), `labels` (M,), `is_crowd` (M,), `areas` (M,), `image_id`, `original_size`.
+
+        Raises:
+            UserError: a score or a box is no number.
+            ValueError: a label is no class, or an image comes a second time.
+        """
+        for name in ("scores", "boxes"):
+            if not prediction[name].isfinite().all():
+                raise UserError(
+                    f"{targets['name']}: the model's {name} are no numbers (NaN or infinite): its weights have "
+                    "diverged; train again with a lower optimization.learning_rate or with optimization.max_grad_norm"
+                )
+        found = self._record(prediction) | {"score": prediction["scores"].double().tolist()}
+        truth = self._record(targets) | {
+            "area": targets["areas"].double().tolist(),
+            "iscrowd": targets["is_crowd"].int().tolist(),
+        }
+        height, width = targets["original_size"]
+        self.merge({int(targets["image_id"]): ImageRecord((int(height), int(width)), truth, found)})
+
+    def merge(self, state: dict[int, ImageRecord]) -> None:
+        if twice := self.state.keys() & state.keys():
+            raise ValueError(f"the images with the ids {sorted(twice)[:5]} are measured twice")
+        self.state |= state
+
+    def compute(self) -> Numbers:
+        # In the order of the ids, so that equal scores are ranked alike for every number of processes.
+        images = [self.state[image_id] for image_id in sorted(self.state)]
+        numbers: Numbers = {}
+        for name, kind in self.kinds.items():
+            measured = average_precision(images, len(self.labels), kind)
+            by_class = measured.pop("class_ap")
+            numbers |= {f"{name}_{key}": number(value) for key, value in measured.items()}
+            numbers[f"class_{name}_ap"] = dict(zip(self.labels, map(number, by_class), strict=True))
+        return numbers
+
+    def _record(self, annotation: Annotation) -> Record:
+        labels = annotation["labels"].tolist()
+        if not all(0 <= label < len(self.labels) for label in labels):
+            raise ValueError(f"labels hold ids {min(labels)}..{max(labels)}, allowed are 0..{len(self.labels) - 1}")
+        return {"category_id": labels, "bbox": corners_to_coco(annotation["boxes"])}
+
+
+class InstanceMetric(DetectionMetric):
+    """Every image's annotated and found boxes and masks, the masks as run-length encodings."""
+
+    primary = "mask_ap"
+    kinds: dict[str, Kind] = {"mask": "segm", "box": "bbox"}
+
+    def _record(self, annotation: Annotation) -> Record:
+        """Also takes `masks`, (N, H, W) bool."""
+        masks: torch.Tensor = annotation["masks"]
+        extra: dict[str, list[Any]] = {"segmentation": encode_masks(masks)}
+        return super()._record(annotation) | extra

@@ -1,0 +1,136 @@
+"""What a model sees in a batch; for semantic segmentation also averaged over scales, mirror images and windows.
+
+The averages are those of MMSegmentation: scores of overlapping windows are averaged as they are, views of different
+scale or direction as probabilities. One view that is the whole picture gives exactly what the model gives without.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from ..batches.geometry import geometries
+from ..batches.types import Batch, Prediction, PredictionOptions, Task
+from ..errors import UserError
+from ..models.heads.registry import Head
+from ..models.semantic import dense_scores, semantic_predictions
+from ..recipes.evaluation_options import EvaluationRecipe
+
+
+Size = tuple[int, int]
+Scorer = Callable[[torch.Tensor], torch.Tensor]
+"""An image (1, 3, h, w) -> class scores (1, num_labels, h', w') of any resolution."""
+
+
+def predict(
+    model: nn.Module, head: Head, batch: Batch, task: Task, options: PredictionOptions, recipe: EvaluationRecipe
+) -> list[Prediction]:
+    """One prediction for each image of a batch on the model's device.
+
+    Raises:
+        UserError: the recipe asks for several views of a task that is not semantic segmentation.
+    """
+    check_views(task, recipe)
+    if recipe.is_plain:
+        return head.predict(model(**head.model_inputs(batch)), batch, task, options)
+
+    def score(image: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones_like(image[:, 0], dtype=torch.int64)
+        return head.scores(model(**head.model_inputs({"pixel_values": image, "pixel_mask": mask}))).float()
+
+    # Softmax is for logits; Mask2Former's scores are sums of probabilities.
+    normalize = _softmax if head.scores is dense_scores else _unchanged
+    predictions = []
+    for image in _unpadded(batch):
+        scores = average_over_views(score, image["pixel_values"], recipe, normalize)
+        predictions += semantic_predictions(scores, image)
+    return predictions
+
+
+def check_views(task: Task, recipe: EvaluationRecipe) -> None:
+    """Refuse views of tasks whose predictions cannot be averaged."""
+    if task != "semantic_segmentation" and not recipe.is_plain:
+        raise UserError(
+            f"evaluation.scales, flip and window are for semantic_segmentation, not for task={task}: leave them out"
+        )
+
+
+def average_over_views(
+    score: Scorer, image: torch.Tensor, recipe: EvaluationRecipe, normalize: Scorer
+) -> torch.Tensor:
+    """Mean class probabilities at the image's size, or, of a single view, its scores as they are.
+
+    Args:
+        image: (1, 3, height, width).
+        normalize: scores -> probabilities, both (1, num_labels, height, width).
+    """
+    views = [(scale, mirrored) for scale in recipe.scales for mirrored in ([False, True] if recipe.flip else [False])]
+    size = image.shape[-2:]
+    total = image.new_zeros(())
+    for scale, mirrored in views:
+        view = _resize(image, _scaled(size, scale), antialias=True)
+        scores = _scores_in_windows(score, view.flip(-1) if mirrored else view, recipe)
+        scores = scores.flip(-1) if mirrored else scores
+        if len(views) == 1:
+            return scores
+        total = total + normalize(_resize(scores, size))
+    return total / len(views)
+
+
+def windows(size: Size, window: Size, stride: Size) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the windows over a picture; those at the border are moved inside, none is larger than it."""
+    for top in _starts(size[0], window[0], stride[0]):
+        for left in _starts(size[1], window[1], stride[1]):
+            yield slice(top, min(top + window[0], size[0])), slice(left, min(left + window[1], size[1]))
+
+
+def _scores_in_windows(score: Scorer, image: torch.Tensor, recipe: EvaluationRecipe) -> torch.Tensor:
+    """Scores of the whole image, or the mean over its windows, (1, num_labels, height, width)."""
+    size = image.shape[-2:]
+    places = [] if recipe.window is None else list(windows(size, recipe.window, recipe.stride))
+    if len(places) < 2:
+        return score(image)
+    total, count = None, image.new_zeros(size)
+    for place in places:
+        part = image[..., *place]
+        scores = _resize(score(part), part.shape[-2:])
+        if total is None:
+            total = scores.new_zeros(*scores.shape[:2], *size)
+        total[..., *place] += scores
+        count[place] += 1
+    return total / count
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    last = max(side - window, 0)
+    return [min(start, last) for start in range(0, last + stride, stride)]
+
+
+def _unpadded(batch: Batch) -> Iterator[Batch]:
+    """Every image of a batch alone, without its padding."""
+    for index, geometry in enumerate(geometries(batch)):
+        height, width = geometry.resized
+        yield {
+            "pixel_values": batch["pixel_values"][index, None, :, :height, :width],
+            "pixel_mask": batch["pixel_mask"][index, None, :height, :width],
+            "targets": [batch["targets"][index]],
+        }
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return tuple(max(1, round(side * scale)) for side in size)
+
+
+def _resize(maps: torch.Tensor, size: Size, antialias: bool = False) -> torch.Tensor:
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    return scores.softmax(1)
+
+
+def _unchanged(scores: torch.Tensor) -> torch.Tensor:
+    return scores

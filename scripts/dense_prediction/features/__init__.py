@@ -1,0 +1,1 @@
+"""Look inside: what the maps of a backbone tell apart."""

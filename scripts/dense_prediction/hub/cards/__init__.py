@@ -1,0 +1,1 @@
+"""The cards of repositories: written from templates and result files, and checked."""

@@ -1,0 +1,1 @@
+"""Backbone and head together: built, saved, and what they predict."""

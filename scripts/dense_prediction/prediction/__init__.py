@@ -1,0 +1,1 @@
+"""Look: what a trained model sees in pictures."""

@@ -1,0 +1,91 @@
+"""Pictures that a person names: files and folders of them, and what is written for each."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from ..data.images import DAMAGED, to_rgb
+from ..errors import UserError
+
+
+OVERLAY_SUFFIX = ".overlay.png"
+FEATURES_SUFFIX = ".features.png"
+
+_WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX)
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """The given files, and the images directly in the given folders in natural order, each once.
+
+    What these scripts have written before is left out of folders.
+
+    Raises:
+        UserError: a path does not exist, or there is nothing to do.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no image or folder {path}")
+        found += _images_in(path) if path.is_dir() else [path]
+    if not found:
+        raise UserError(f"no image in {', '.join(str(path) for path in paths)}")
+    return list(dict.fromkeys(found))
+
+
+def natural_order(path: Path) -> tuple[list[str | int], str]:
+    """Sorts frame_2 before frame_10: digits count as numbers."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def output_stems(images: Iterable[Path], folder: Path | None) -> dict[Path, Path]:
+    """Where what is written for each image goes, to be completed by a suffix: beside it, or in `folder`.
+
+    `a.png` and `a.jpg` in one folder keep their suffixes, so that neither overwrites what belongs to the other.
+
+    Raises:
+        UserError: two images would still be written to one place.
+    """
+    short = {image: (folder or image.parent) / image.stem for image in images}
+    taken = Counter(short.values())
+    stems = {image: stem if taken[stem] == 1 else stem.with_name(image.name) for image, stem in short.items()}
+    places: dict[Path, Path] = {}
+    for image, stem in stems.items():
+        if stem in places:
+            raise UserError(f"{places[stem]} and {image} would both be written to {stem}.*: give them one by one")
+        places[stem] = image
+    return stems
+
+
+def make_folder(folder: Path | None) -> None:
+    """Make the folder that was asked for, if one was."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """The RGB image that a person sees: turned as its EXIF data say, the first frame of several, 16 bits made 8.
+
+    Raises:
+        UserError: the file is damaged, no image, or its numbers are no colours.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is refused
+            return to_rgb(ImageOps.exif_transpose(image))
+    except DAMAGED as error:
+        raise UserError(f"cannot read {path} as an image: {error}") from error
+
+
+def _images_in(folder: Path) -> list[Path]:
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    files = (path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file())
+    visible = (path for path in files if not path.name.startswith("."))
+    return sorted((path for path in visible if not path.name.endswith(_WRITTEN)), key=natural_order)

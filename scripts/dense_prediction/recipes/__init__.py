@@ -1,0 +1,1 @@
+"""What was asked: the schema of recipes, and how they are read."""

@@ -1,0 +1,1 @@
+"""Learn: the loop over steps, and all that a run keeps."""

@@ -1,0 +1,1 @@
+"""The same training through HF's Trainer."""

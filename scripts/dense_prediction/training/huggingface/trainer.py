@@ -1,0 +1,238 @@
+"""HF's Trainer on a recipe, with the data, losses, parameter groups, schedule and metrics of `scripts/train.py`."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Subset
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from ...batches.streams import EvaluationSet, TrainingStream, collate
+from ...batches.transforms import EvaluationTransform, TrainingTransform
+from ...batches.types import Batch
+from ...data.loading import Data
+from ...errors import UserError
+from ...evaluation.measuring import evaluate
+from ...failures import check_loss
+from ...models.heads.registry import HEADS
+from ...models.processors import build_processor, padding_divisor
+from ...recipes.schema import Recipe
+from ...seeds import seed_step
+from ..checkpointing import RunState, write_state
+from ..optimization import parameter_groups
+from ..processes.loss_normalization import process_weight
+from ..schedules import build_scheduler
+from ..trackers import flat_numbers
+from .average import AverageCallback
+from .checkpoints import run_state
+
+
+class RecipeTrainer(Trainer):
+    """HF's Trainer, but for what a recipe says.
+
+    Args:
+        arguments: see `hf_arguments.training_arguments`.
+        recipe_schedule: the learning rate follows the recipe, not `arguments.lr_scheduler_type`.
+        seconds: that the run has taken before it was resumed.
+    """
+
+    # The loss is a mean over a batch, and Trainer averages those of the batches that it accumulates. Left to itself it
+    # would ask UperNet, which takes any keyword, for a sum over the pixels of all, and multiply what is no sum.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        model: PreTrainedModel,
+        arguments: TrainingArguments,
+        recipe_schedule: bool = True,
+        seconds: float = 0.0,
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self.head = HEADS[recipe.head.name]
+        self.recipe_schedule = recipe_schedule
+        self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
+        self.samples_per_step = samples_per_step(arguments)
+        self.started = time.perf_counter() - seconds
+        stream = TrainingStream(data.train, TrainingTransform(recipe.transforms), recipe.seed)
+        super().__init__(
+            model,
+            arguments,
+            partial(collate, size_divisor=self.size_divisor),
+            Subset(stream, range(arguments.max_steps * self.samples_per_step)),  # to Trainer, one long epoch
+            EvaluationSet(data.validation, EvaluationTransform(recipe.transforms)),
+            build_processor(recipe.head, recipe.transforms),
+            callbacks=[RunCallback()],
+        )
+        self.average = AverageCallback(self.accelerator, self.model, recipe.optimization)
+        self.add_callback(self.average)
+        if recipe.training.early_stopping is not None:
+            self.add_callback(EarlyStoppingCallback(recipe.training.early_stopping))
+
+    @property
+    def measured_model(self) -> nn.Module:
+        """What is evaluated and saved: while a training keeps an average of the weights, that."""
+        return self.model if self.average.average is None else self.average.average.module
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        output = model(**self.head.loss_inputs(inputs, self.recipe.task))
+        loss = output.loss * process_weight(self.accelerator, self.recipe.head.name, inputs)
+        return (loss, output) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of the flags, by default AdamW, with the recipe's learning rates and decays.
+
+        Raises:
+            UserError: the flags name an optimizer that is not installed, or makes groups of its own.
+        """
+        if self.optimizer is None:
+            model = model or self.model
+            optimizer_class, settings = self._optimizer_class(model)
+            self.optimizer = optimizer_class(parameter_groups(model, self.recipe.optimization), **settings)
+        return self.optimizer
+
+    def _optimizer_class(self, model: nn.Module) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        try:
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"--optim={self.args.optim.value}: {' '.join(str(error).split())}") from error
+        if settings.keys() & {"params", "model", "optimizer_dict"} or not isinstance(optimizer_class, type):
+            raise UserError(f"--optim={self.args.optim.value} takes no groups of parameters; adamw_torch does")
+        return optimizer_class, settings
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.recipe_schedule and self.lr_scheduler is None:
+            self.lr_scheduler = build_scheduler(optimizer or self.optimizer, self.recipe, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The metric of the task over the dataloader's dataset, of which each process measures its share.
+
+        Raises:
+            UserError: the number that chooses the best model cannot be measured.
+        """
+        samples = dataloader.dataset
+        with self.accelerator.autocast():
+            numbers = evaluate(
+                self.accelerator,
+                self.measured_model,
+                self.head,
+                samples,
+                task=self.recipe.task,
+                labels=self.data.labels,
+                things=self.data.things,
+                workers=self.recipe.data.workers,
+                size_divisor=self.size_divisor,
+                recipe=self.recipe.evaluation,
+            )
+        # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
+        flat = flat_numbers(numbers, metric_key_prefix)
+        metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}
+        chosen = self.args.metric_for_best_model.removeprefix("eval_")
+        if f"{metric_key_prefix}_{chosen}" not in metrics:
+            raise UserError(f"{chosen} cannot be measured: none of {len(samples)} samples has anything to be found")
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(samples))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer does, but the average in place of the model, if there is one."""
+        trained, self.model = self.model, self.measured_model
+        super().save_model(output_dir, _internal_call)
+        self.model = trained
+        if output_dir is not None and self.args.should_save:
+            self.average.save(Path(output_dir))
+            write_state(Path(output_dir), self.recipe, self.run_state())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Trainer's own would leave out most weights of a DETR, whose names in a saved model are older ones."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._read_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._read_weights(self.state.best_model_checkpoint)
+
+    def _read_weights(self, folder: str) -> None:
+        saved, report = type(self.model).from_pretrained(folder, output_loading_info=True)
+        differing = [str(key) for keys in report.values() for key in keys]
+        if differing:
+            raise UserError(f"{folder} has not the weights of the recipe's model: {', '.join(differing[:5])} differ")
+        self.model.load_state_dict(saved.state_dict())
+
+    def _load_callback_state(self) -> None:
+        """Early stopping follows from the recipe, also where it has changed since the checkpoint was written."""
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = self.recipe.training.early_stopping
+                callback.early_stopping_patience_counter = self.run_state().evaluations_since_best
+                # Which Trainer looks for when it saves, also after a checkpoint of a run without early stopping.
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    def run_state(self) -> RunState:
+        """How far the run is and what it has measured."""
+        return run_state(self.state, self.samples_per_step, time.perf_counter() - self.started)
+
+
+class RunCallback(TrainerCallback):
+    """What a run of `scripts/train.py` does at certain moments."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model's random numbers follow from the step, so that both trainers and resumed runs draw the same."""
+        seed_step(args.seed, state.global_step, args.process_index)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        check_loss(logs.get("loss", 0.0), f"at step {state.global_step}")
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Keep the model that was measured: the best one is looked for among the checkpoints."""
+        control.should_save |= args.load_best_model_at_end
+        return control
+
+
+def samples_per_step(arguments: TrainingArguments) -> int:
+    """Of all processes together."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size

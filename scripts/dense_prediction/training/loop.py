@@ -1,0 +1,342 @@
+"""A run: everything it needs, and the loop over its steps.
+
+What happens at a step follows from the recipe and the step's number: the samples, their augmentation, and the seed of
+the model's own random numbers. So a run goes on from a checkpoint exactly as if it had never stopped.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    set_seed,
+)
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from ..batches.streams import Batch, EvaluationSet, TrainingStream, training_loader
+from ..batches.transforms import EvaluationTransform, TrainingTransform
+from ..data.loading import load_data
+from ..data.streaming import StreamedSplit
+from ..errors import UserError
+from ..evaluation.measuring import evaluate
+from ..evaluation.metrics import build_metric
+from ..evaluation.metrics.metric import Numbers
+from ..evaluation.showing import draw_predictions
+from ..evaluation.views import check_views
+from ..failures import check_loss, explained
+from ..models.backbones import build_backbone
+from ..models.building import build_model, encoder_of
+from ..models.heads.registry import HEADS
+from ..models.processors import build_processor, padding_divisor
+from ..recipes.schema import Recipe
+from ..seeds import seed_step
+from .checkpointing import (
+    FOLDER,
+    RunState,
+    find_checkpoint,
+    is_inside,
+    last_checkpoint,
+    read_state,
+    restore,
+    save_checkpoint,
+    write_state,
+)
+from .ema import build_average
+from .optimization import build_optimizer
+from .processes.accelerators import start_accelerator
+from .processes.batch_norm import synchronize_batch_norms
+from .processes.loss_normalization import process_weight, share_normalization
+from .processes.unused_parameters import MAY_LEAVE_OUT, freeze_unused
+from .progress import Progress
+from .results import write_results
+from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, carry_best, clear_output
+from .saving import save_model
+from .schedules import build_scheduler, training_steps
+from .step_size import samples_per_step, warn_of_step_size
+from .trackers import check_trackers, flat_numbers, start_trackers
+
+
+class TrainingRun:
+    """Everything one run needs, and the loop over it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.output = Path(recipe.output)
+        check_views(recipe.task, recipe.evaluation)
+        check_trackers(recipe.training.trackers)
+        self.accelerator = build_accelerator(recipe)
+        if self.is_main:
+            warn_of_step_size(recipe.training, self.accelerator.num_processes)
+        checkpoint = find_checkpoint(recipe)
+        with self.accelerator.local_main_process_first():  # fills the cache that the others read
+            self.data = load_data(recipe.data, recipe.task)
+        self.state = self._read_state(checkpoint)
+        self.head = HEADS[recipe.head.name]
+        self.metric = build_metric(recipe.task, self.data.labels, self.data.things).primary
+        self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
+        set_seed(recipe.seed)
+        with explained(self._whereabouts):
+            self._build_model()
+        self._build_loaders()
+        if checkpoint is not None:
+            restore(self.accelerator, checkpoint, self.average)
+        with explained(self._whereabouts):
+            self.checkpoint = self._settle(checkpoint)
+        start_trackers(self.accelerator, recipe, self.state.step)
+        self.started = time.perf_counter() - self.state.seconds
+        self.losses: list[torch.Tensor] = []  # of the passes since the last point of the curve
+
+    def _settle(self, checkpoint: Path | None) -> Path | None:
+        """Make `output` the folder of this run alone, and return the checkpoint in it from which the run goes on.
+
+        Another folder's checkpoint is written again in this one: it stays as it is, and resume=auto works at once.
+        """
+        if not is_inside(checkpoint, self.output):
+            if self.is_main:
+                clear_output(self.output)
+                if checkpoint is not None:
+                    carry_best(checkpoint, self.output)
+            self.accelerator.wait_for_everyone()
+        if checkpoint is None or is_inside(checkpoint, self.output / FOLDER):
+            return checkpoint
+        return save_checkpoint(self.accelerator, self.recipe, self.state, self.average)
+
+    def _read_state(self, checkpoint: Path | None) -> RunState:
+        training, processes = self.recipe.training, self.accelerator.num_processes
+        length = None if isinstance(self.data.train, StreamedSplit) else len(self.data.train)
+        self.steps = training_steps(training, length, processes)
+        step_size = samples_per_step(training, processes)
+        return RunState(step_size) if checkpoint is None else read_state(checkpoint, self.recipe, step_size)
+
+    def _build_model(self) -> None:
+        recipe, accelerator = self.recipe, self.accelerator
+        backbone = build_backbone(recipe.backbone, self.head.out_features)
+        model = build_model(recipe.head, backbone, self.data.labels, recipe.task, self.data.things)
+        share_normalization()
+        freeze_unused(encoder_of(model))
+        if recipe.training.gradient_checkpointing:
+            encoder_of(model).activation_checkpointing_enable()
+        model.to(accelerator.device)
+        self.average = build_average(model, recipe.optimization)
+        if self.average is not None and accelerator.distributed_type == DistributedType.FSDP:
+            raise UserError("optimization.ema_decay needs whole weights in every process: set it to null under FSDP")
+        if accelerator.num_processes > 1:
+            model = synchronize_batch_norms(model, accelerator.device)
+        optimizer = build_optimizer(model, recipe.optimization)
+        scheduler = build_scheduler(optimizer, recipe, self.steps)
+        self.model, self.optimizer, self.scheduler = accelerator.prepare(model, optimizer, scheduler)
+
+    def _build_loaders(self) -> None:
+        recipe, state = self.recipe, self.state
+        stream = TrainingStream(self.data.train, TrainingTransform(recipe.transforms), recipe.seed)
+        positions = range(state.step * state.samples_per_step, self.steps * state.samples_per_step)
+        batch_size, workers = recipe.training.batch_size, recipe.data.workers
+        # Accelerate deals the batches out in turn, so that each step's samples are those of a run of one process.
+        loader = training_loader(stream, positions, batch_size, workers, self.size_divisor)
+        self.batches = self.accelerator.prepare(loader)
+        self.validation = EvaluationSet(self.data.validation, EvaluationTransform(recipe.transforms))
+
+    @property
+    def evaluated_model(self) -> PreTrainedModel:
+        """What is measured and saved: the average of the weights if there is one."""
+        return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes for all."""
+        return self.accelerator.is_main_process
+
+    def train(self) -> None:
+        """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
+        state, device = self.state, self.accelerator.device
+        with explained(self._whereabouts):
+            with Progress(self.steps, state.step, device, self.is_main) as self.progress:
+                self._catch_up()
+                self.model.train()
+                batches = iter(self.batches)
+                while state.step < self.steps and not self._is_stalled():
+                    self._step(batches)
+                    self._look_back()
+            self._finish()
+
+    def _catch_up(self) -> None:
+        """Do what a run that was killed after its checkpoint had still to do at that step."""
+        if self._is_due(self.recipe.training.evaluate_every) and not self.state.is_evaluated:
+            self._evaluate()
+        elif self.state.best_step == self.state.step:
+            self._save_model(BEST_MODEL)
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        """One optimizer step, of one forward and backward pass or more."""
+        state, accelerator = self.state, self.accelerator
+        seed_step(self.recipe.seed, state.step, accelerator.process_index)
+        self.rate = self.scheduler.get_last_lr()[0]
+        for _ in range(self.recipe.training.gradient_accumulation):
+            self.losses.append(self._accumulate(next(batches)))
+        if self.average is not None and not accelerator.optimizer_step_was_skipped:
+            self.average.update_parameters(accelerator.unwrap_model(self.model))
+        state.step += 1
+        self.progress.advance(state.samples_per_step)
+
+    def _accumulate(self, batch: Batch) -> torch.Tensor:
+        """One forward and backward pass, and the optimizer's step when enough passes have added up.
+
+        Returns:
+            The pass's loss, a scalar.
+        """
+        accelerator, max_norm = self.accelerator, self.recipe.optimization.max_grad_norm
+        with accelerator.accumulate(self.model):
+            loss = self.model(**self.head.loss_inputs(batch, self.recipe.task)).loss
+            loss = loss * process_weight(accelerator, self.recipe.head.name, batch)
+            accelerator.backward(loss)  # divides by the number of accumulated passes
+            if accelerator.sync_gradients and max_norm is not None:
+                accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
+            self.optimizer.step()
+            if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped:
+                self.scheduler.step()
+            self.optimizer.zero_grad()
+        return loss.detach().float()
+
+    def _look_back(self) -> None:
+        """Log, save and measure what is due after a step."""
+        training = self.recipe.training
+        evaluates, saves = self._is_due(training.evaluate_every), self._is_due(training.checkpoint_every)
+        if evaluates or saves or self._is_due(training.log_every):
+            self._log()
+        if evaluates or saves:
+            # Before the evaluation, which takes long and may fail.
+            self.state.seconds = time.perf_counter() - self.started
+            self.checkpoint = save_checkpoint(self.accelerator, self.recipe, self.state, self.average)
+        if evaluates:
+            self._evaluate()
+        if evaluates or saves:
+            self.progress.restart_clock()
+
+    def _is_due(self, every: int) -> bool:
+        step = self.state.step
+        return step > 0 and (step == self.steps or step % every == 0)
+
+    def _log(self) -> None:
+        """Add the mean loss since the last time to the curve."""
+        state = self.state
+        loss = self.accelerator.reduce(torch.stack(self.losses).mean(), "mean").item()
+        self.losses.clear()
+        check_loss(loss, self._whereabouts())
+        state.curve.append({"step": state.step, "loss": loss, "learning_rate": self.rate})
+        measured = self.progress.report(loss, self.rate) | {"loss": loss, "learning_rate": self.rate}
+        self.accelerator.log(flat_numbers(measured, "training"), state.step)
+
+    def _evaluate(self) -> None:
+        """Measure the model, draw what it sees, and keep it if it is the best so far."""
+        state = self.state
+        numbers = self._measure()
+        score = numbers[self.metric]
+        if score is None:
+            raise UserError(
+                f"{self.metric} cannot be measured: no sample of data.validation_split="
+                f"{self.recipe.data.validation_split} has anything to be found {self._whereabouts()}"
+            )
+        improves = state.best_score is None or score > state.best_score
+        if improves:
+            state.best_step, state.best_score = state.step, score
+        if self.is_main:
+            tqdm.write(f"step {state.step}: validation {self.metric} {score:.4f}")
+            self._draw(improves)
+        self._record(numbers)
+        if improves:
+            self._save_model(BEST_MODEL)
+
+    def _measure(self) -> Numbers:
+        recipe, data = self.recipe, self.data
+        with self.accelerator.autocast():
+            return evaluate(
+                self.accelerator,
+                self.evaluated_model,
+                self.head,
+                self.validation,
+                task=recipe.task,
+                labels=data.labels,
+                things=data.things,
+                workers=recipe.data.workers,
+                size_divisor=self.size_divisor,
+                recipe=recipe.evaluation,
+            )
+
+    def _draw(self, improves: bool) -> None:
+        """Samples from all over the validation split, of this step and, if it is the best, as the run's picture."""
+        with self.accelerator.autocast():
+            page = draw_predictions(
+                self.evaluated_model, self.head, self.validation, self.data, self.recipe.task, self.size_divisor
+            )
+        if page is None:
+            return
+        (self.output / PICTURES).mkdir(exist_ok=True)
+        page.save(self.output / PICTURES / f"step_{self.state.step:08d}.png")
+        if improves:
+            page.save(self.output / PICTURE)
+
+    def _record(self, numbers: Numbers) -> None:
+        """Add the evaluation to the results and to the checkpoint of this step, whose weights it does not change."""
+        state = self.state
+        state.evaluations.append({"step": state.step} | numbers)
+        state.seconds = time.perf_counter() - self.started
+        if self.is_main:
+            write_state(self.checkpoint, self.recipe, state)
+            self._write_results(finished=False)
+        self.accelerator.log(flat_numbers(numbers, "validation"), state.step)
+
+    def _save_model(self, name: str) -> None:
+        average = self.average
+        weights = self.accelerator.get_state_dict(self.model) if average is None else average.module.state_dict()
+        if self.is_main:
+            processor = build_processor(self.recipe.head, self.recipe.transforms)
+            save_model(self.output / name, self.evaluated_model, weights, processor)
+
+    def _is_stalled(self) -> bool:
+        patience = self.recipe.training.early_stopping
+        return patience is not None and self.state.evaluations_since_best >= patience
+
+    def _finish(self) -> None:
+        """Save the last model and the numbers."""
+        self._save_model(LAST_MODEL)
+        if self.is_main:
+            self._write_results(finished=True)
+        self.accelerator.end_training()
+
+    def _write_results(self, finished: bool) -> Path:
+        accelerator = self.accelerator
+        return write_results(
+            self.recipe,
+            self.state,
+            accelerator.device,
+            metric=self.metric,
+            processes=accelerator.num_processes,
+            finished=finished,
+        )
+
+    def _whereabouts(self) -> str:
+        """`at step 7; the checkpoint step_00000004 is kept: ...`"""
+        checkpoint = last_checkpoint(self.output)
+        kept = f"{checkpoint} is kept, resume=auto goes on from it" if checkpoint else "there is no checkpoint yet"
+        return f"at step {self.state.step} ({kept})"
+
+
+def build_accelerator(recipe: Recipe) -> Accelerator:
+    """Accelerate with the recipe's precision; the schedule is stepped once a step whatever the number of processes."""
+    training = recipe.training
+    return start_accelerator(
+        training.mixed_precision,
+        # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
+        log_with=training.trackers or None,
+        project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
+    )

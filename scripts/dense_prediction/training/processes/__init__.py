@@ -1,0 +1,1 @@
+"""What several processes of one run have to agree on."""

@@ -11,7 +11,7 @@ from dense_prediction.batches.types import Batch, Task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
 from dense_prediction.models.heads.registry import HEADS
-from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe
+from dense_prediction.models.options import BackboneOptions, HeadOptions
 from miniature import HEADS as SEGMENTATION_FIELDS
 
 
@@ -45,9 +45,9 @@ HEADS_AND_TASKS: list[tuple[str, Task]] = [(name, task) for name, head in HEADS.
 def build(name: str, task: Task, backbone_file: Path, **overrides: Any) -> PreTrainedModel:
     """A model as a recipe makes it, the same each time."""
     torch.manual_seed(0)
-    recipe = BackboneRecipe(config=str(backbone_file), overrides={"drop_path_rate": 0.0} | overrides)
+    recipe = BackboneOptions(config=str(backbone_file), overrides={"drop_path_rate": 0.0} | overrides)
     backbone = build_backbone(recipe, HEADS[name].out_features)
-    return build_model(HeadRecipe(name=name, config=FIELDS[name]), backbone, LABELS, task, THINGS)
+    return build_model(HeadOptions(name=name, config=FIELDS[name]), backbone, LABELS, task, THINGS)
 
 
 def draw_targets(task: Task, height: int, width: int, empty: bool) -> dict[str, Any]:

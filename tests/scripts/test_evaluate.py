@@ -16,19 +16,19 @@ from transformers import PreTrainedModel
 
 from dense_prediction.batches.types import PredictionOptions, Task
 from dense_prediction.data.loading import Data, load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.tables import to_table
 from dense_prediction.models.trained_labels import check_fits
 from dense_prediction.prediction.saved_models import load_model, predict_image
-from dense_prediction.recipes.schema import DataRecipe
 from miniature import ROOT, draw_rows
 from miniature_heads import LABELS, THINGS
 from scripts_in_process import TASKS, last_error, run_script, save_model
 
 
 SAMPLES = 3
-DATA = DataRecipe(path="synthetic_shapes", max_validation_samples=SAMPLES)
+DATA = DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES)
 
 Folders = dict[Task, Path]
 
@@ -285,6 +285,8 @@ def test_no_library_of_the_scripts_wants_the_package_that_the_script_hides() -> 
     """`python scripts/x.py` finds scripts/evaluate.py where a library imports the package `evaluate`."""
     names = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "evaluate")
     program = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import {', '.join(names)}, tensorboard"
-    program += "; import dense_prediction.data.loading, dense_prediction.evaluation.metrics; print('evaluate' in sys.modules)"
+    program += (
+        "; import dense_prediction.data.loading, dense_prediction.evaluation.metrics; print('evaluate' in sys.modules)"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.strip()) == (0, "False"), ended.stderr

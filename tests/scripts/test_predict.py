@@ -19,11 +19,11 @@ from dense_prediction.errors import UserError
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.processors import build_processor
 from dense_prediction.prediction.coco_output import describe
 from dense_prediction.prediction.image_files import find_images, output_stems, read_image
 from dense_prediction.prediction.saved_models import load_model, predict_image
-from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe
 from miniature_heads import FIELDS, LABELS
 from scripts_in_process import TASKS, last_error, run_script, save_model, transforms
 
@@ -132,8 +132,8 @@ def test_an_image_with_too_few_positions_for_the_queries_is_named(
     backbone_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    head = HeadRecipe(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[head.name].out_features)
+    head = HeadOptions(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
     build_model(head, backbone, LABELS, "object_detection").save_pretrained(tmp_path / "model")
     build_processor(head, transforms()).save_pretrained(tmp_path / "model")
     image = save_image(tmp_path / "a.png", 120, 70)

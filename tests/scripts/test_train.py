@@ -20,9 +20,9 @@ from dense_prediction.evaluation.measuring import evaluate
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import task_of, things_of
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import BackboneOptions
 from dense_prediction.prediction.saved_models import load_model
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import BackboneRecipe
 from dense_prediction.training.loop import TrainingRun
 from scripts_in_process import run_script
 
@@ -168,25 +168,25 @@ def test_accumulation_averages_the_loss_once(recipe_file: Path, dataset_folder: 
 
 def test_trunk_weights_and_checkpoints_reach_the_model(backbone_file: Path, tmp_path: Path) -> None:
     fields = {"config": str(backbone_file)}
-    source = build_backbone(BackboneRecipe(**fields))
+    source = build_backbone(BackboneOptions(**fields))
     timm_names = {
         re.sub(r"^layers\.(\d+)\.block\.", r"blocks.\1.", name).removeprefix("embeddings."): value
         for name, value in source.trunk.state_dict().items()
     }
     save_file(timm_names, tmp_path / "trunk.safetensors")
-    loaded = build_backbone(BackboneRecipe(**fields, trunk_weights=str(tmp_path / "trunk.safetensors")))
+    loaded = build_backbone(BackboneOptions(**fields, trunk_weights=str(tmp_path / "trunk.safetensors")))
     expected = source.trunk.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.trunk.state_dict().items())
 
     source.save_pretrained(tmp_path / "backbone")
-    again = build_backbone(BackboneRecipe(checkpoint=str(tmp_path / "backbone"), overrides={"drop_path_rate": 0.1}))
+    again = build_backbone(BackboneOptions(checkpoint=str(tmp_path / "backbone"), overrides={"drop_path_rate": 0.1}))
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in again.state_dict().items())
     assert again.config.drop_path_rate == 0.1
 
     del timm_names["pos_embed"]
     save_file(timm_names, tmp_path / "trunk.safetensors")
     with pytest.raises(UserError, match="does not fit the trunk of the config: .*pos_embed"):
-        build_backbone(BackboneRecipe(**fields, trunk_weights=str(tmp_path / "trunk.safetensors")))
+        build_backbone(BackboneOptions(**fields, trunk_weights=str(tmp_path / "trunk.safetensors")))
 
 
 @only_semantic

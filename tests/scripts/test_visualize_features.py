@@ -18,9 +18,9 @@ from dense_prediction.features.pages import draw_page
 from dense_prediction.features.sources import from_folder
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import encoder_of
+from dense_prediction.models.options import BackboneOptions
 from dense_prediction.models.simple_feature_pyramid import STRIDES
 from dense_prediction.prediction.saved_models import load_model
-from dense_prediction.recipes.schema import BackboneRecipe
 from miniature import BACKBONE
 from scripts_in_process import last_error, run_script, save_model
 
@@ -48,7 +48,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> P
     """A backbone of its own, with other statistics of its images."""
     folder = tmp_path_factory.mktemp("baseline")
     overrides = {"model_type": "simple_feature_pyramid"}
-    build_backbone(BackboneRecipe(config=str(backbone_file), overrides=overrides)).save_pretrained(folder)
+    build_backbone(BackboneOptions(config=str(backbone_file), overrides=overrides)).save_pretrained(folder)
     ViTImageProcessor(do_resize=False, image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(folder)
     return folder
 

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from ..data.samples import IGNORE_INDEX, VOID, Sample
-from ..recipes.schema import TransformRecipe
+from .options import TransformOptions
 
 
 CROP_ATTEMPTS = 10
@@ -34,7 +34,7 @@ Size = tuple[int, int]
 class EvaluationTransform:
     """The evaluation's size and normalisation; the truth stays as large as the image in its file."""
 
-    def __init__(self, recipe: TransformRecipe) -> None:
+    def __init__(self, recipe: TransformOptions) -> None:
         self.recipe = recipe
 
     def __call__(self, sample: Sample) -> Example:
@@ -51,7 +51,7 @@ class TrainingTransform:
     anew round what is left of its mask.
     """
 
-    def __init__(self, recipe: TransformRecipe) -> None:
+    def __init__(self, recipe: TransformOptions) -> None:
         self.recipe = recipe
         sizing = {"jitter": self._jittered, "shortest_edge": self._to_shortest_edge, "fixed": self._to_fixed_size}
         self.change_size = sizing[recipe.resize]
@@ -89,14 +89,14 @@ class TrainingTransform:
         return v2.Resize(list(self.recipe.crop_size))(sample)
 
 
-def evaluation_size(recipe: TransformRecipe, size: Size) -> Size:
+def evaluation_size(recipe: TransformOptions, size: Size) -> Size:
     """Height and width in which an image of a height and width is evaluated."""
     if recipe.evaluation_resize == "shortest_edge":
         return _shortest_edge_size(size, max(recipe.shortest_edges), recipe.longest_edge)
     return recipe.crop_size if recipe.evaluation_resize == "fixed" else size
 
 
-def _to_example(sample: Sample, original_size: Size, recipe: TransformRecipe) -> Example:
+def _to_example(sample: Sample, original_size: Size, recipe: TransformOptions) -> Example:
     pixels = functional.to_dtype(sample["image"], torch.float32, scale=True)
     pixels = functional.normalize(pixels, list(recipe.image_mean), list(recipe.image_std))
     rest = {key: value for key, value in sample.items() if key != "image"}

@@ -9,8 +9,8 @@ from datasets.utils.file_utils import xopen
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
-from ..recipes.schema import ExifOrientation
 from .bad_samples import BadSample
+from .options import ExifOrientation
 
 
 # What PIL reports damaged files by, depending on the format; a bomb is a picture of absurd size.

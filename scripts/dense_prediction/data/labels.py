@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ..errors import UserError
-from ..recipes.schema import DataRecipe
+from .options import DataOptions
 from .samples import IGNORE_INDEX
 
 
-def choose_labels(recipe: DataRecipe, task: str, from_data: list[str] | None) -> list[str]:
+def choose_labels(recipe: DataOptions, task: str, from_data: list[str] | None) -> list[str]:
     """The recipe's class names in the order of their ids, else the data's.
 
     Raises:
@@ -24,7 +24,7 @@ def choose_labels(recipe: DataRecipe, task: str, from_data: list[str] | None) ->
     return labels
 
 
-def recipe_labels(recipe: DataRecipe) -> list[str] | None:
+def recipe_labels(recipe: DataOptions) -> list[str] | None:
     """`data.labels`, read if it is a file with a name a line."""
     if not isinstance(recipe.labels, str):
         return recipe.labels

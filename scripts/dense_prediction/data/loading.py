@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..recipes.schema import DataRecipe
 from .bad_samples import CheckedSplit
 from .formats.coco import open_coco
 from .formats.coco_panoptic import open_coco_panoptic
@@ -12,6 +11,7 @@ from .formats.datasets_library import open_dataset
 from .formats.folders import open_folders
 from .formats.synthetic_shapes import SYNTHETIC, open_shapes
 from .formats.voc import open_voc
+from .options import DataOptions
 from .samples import FirstSamples, Split
 from .source import Source
 from .streaming import StreamedSplit, check_not_empty
@@ -19,7 +19,7 @@ from .streaming import StreamedSplit, check_not_empty
 
 TASKS = ("semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection")
 
-FORMATS: dict[str, tuple[Callable[[DataRecipe, str], Source], tuple[str, ...]]] = {
+FORMATS: dict[str, tuple[Callable[[DataOptions, str], Source], tuple[str, ...]]] = {
     SYNTHETIC: (open_shapes, TASKS),
     "datasets": (open_dataset, ("semantic_segmentation", "object_detection")),
     "folders": (open_folders, ("semantic_segmentation",)),
@@ -46,7 +46,7 @@ class Data:
     things: frozenset[int]
 
 
-def load_data(recipe: DataRecipe, task: str) -> Data:
+def load_data(recipe: DataOptions, task: str) -> Data:
     """The splits of the recipe's dataset, with samples for the task (see `Sample`).
 
     Raises:
@@ -60,7 +60,7 @@ def load_data(recipe: DataRecipe, task: str) -> Data:
     return Data(train, validation, test, source.labels, source.things)
 
 
-def _first(split: Split, key: str, recipe: DataRecipe) -> Split:
+def _first(split: Split, key: str, recipe: DataOptions) -> Split:
     number = getattr(recipe, key)
     if number is None:
         return split
@@ -69,7 +69,7 @@ def _first(split: Split, key: str, recipe: DataRecipe) -> Split:
     return FirstSamples(split, number)
 
 
-def _open(recipe: DataRecipe, task: str) -> Source:
+def _open(recipe: DataOptions, task: str) -> Source:
     name = SYNTHETIC if recipe.path == SYNTHETIC else recipe.format
     open_source, tasks = FORMATS[name]
     if task not in tasks:
@@ -78,7 +78,7 @@ def _open(recipe: DataRecipe, task: str) -> Source:
     return open_source(recipe, task)
 
 
-def _split(source: Source, recipe: DataRecipe, key: str) -> Split:
+def _split(source: Source, recipe: DataOptions, key: str) -> Split:
     split = source.open_split(key)
     where = f"data.{key}={getattr(recipe, key)}"
     if isinstance(split, StreamedSplit):

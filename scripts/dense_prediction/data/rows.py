@@ -6,11 +6,11 @@ import datasets
 import numpy as np
 
 from ..errors import UserError
-from ..recipes.schema import DataRecipe
 from .bad_samples import BadSample
 from .images import decode, decode_rgb
 from .instances import Instance, instance_fields
 from .labels import choose_labels
+from .options import DataOptions
 from .samples import Sample, new_sample
 from .semantic_maps import SemanticIds
 
@@ -35,7 +35,7 @@ class RowReader(Protocol):
 class SemanticReader:
     """Rows with an image and a label, a picture of ids or nested lists of them."""
 
-    def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
+    def __init__(self, recipe: DataOptions, features: datasets.Features) -> None:
         self.image_column, self.label_column = recipe.image_column, recipe.label_column
         self.orientation = recipe.exif_orientation
         check_columns(recipe, features, (self.image_column, self.label_column))
@@ -60,7 +60,7 @@ class SemanticReader:
 class ObjectsReader:
     """Rows with an image and its objects: bbox and category, and perhaps area and is_crowd or iscrowd, of each."""
 
-    def __init__(self, recipe: DataRecipe, features: datasets.Features) -> None:
+    def __init__(self, recipe: DataOptions, features: datasets.Features) -> None:
         self.image_column, self.objects_column = recipe.image_column, recipe.objects_column
         self.box_format, self.orientation = recipe.box_format, recipe.exif_orientation
         check_columns(recipe, features, (self.image_column, self.objects_column))
@@ -94,7 +94,7 @@ LISTS = datasets.List, datasets.LargeList
 READERS: dict[str, type[RowReader]] = {"semantic_segmentation": SemanticReader, "object_detection": ObjectsReader}
 
 
-def check_columns(recipe: DataRecipe, features: datasets.Features, columns: tuple[str, ...]) -> None:
+def check_columns(recipe: DataOptions, features: datasets.Features, columns: tuple[str, ...]) -> None:
     for column in columns:
         if column not in features:
             raise UserError(f"{recipe.path} has no column {column!r}, it has {', '.join(features)}")

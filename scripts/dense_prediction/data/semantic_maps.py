@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from torchvision import tv_tensors
 
-from ..recipes.schema import DataRecipe
 from .bad_samples import BadSample
+from .options import DataOptions
 from .samples import IGNORE_INDEX, to_mask
 
 
@@ -25,7 +25,7 @@ class SemanticIds:
     reduce: bool
 
     @classmethod
-    def of(cls, recipe: DataRecipe, labels: list[str]) -> "SemanticIds":
+    def of(cls, recipe: DataOptions, labels: list[str]) -> "SemanticIds":
         return cls(len(labels), recipe.ignore_index, recipe.reduce_labels)
 
     def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> tv_tensors.Mask:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..recipes.schema import DataRecipe
+from .options import DataOptions
 from .samples import Split
 
 
@@ -24,7 +24,7 @@ class Source:
     open_split: Callable[[str], Split]
 
 
-def root_folder(recipe: DataRecipe) -> Path:
+def root_folder(recipe: DataOptions) -> Path:
     """`data.path`, which must be a folder."""
     folder = Path(recipe.path).expanduser()
     if not folder.is_dir():
@@ -32,7 +32,7 @@ def root_folder(recipe: DataRecipe) -> Path:
     return folder
 
 
-def split_path(recipe: DataRecipe, field: str, key: str) -> Path:
+def split_path(recipe: DataOptions, field: str, key: str) -> Path:
     """Where `data.{field}`, one of images, masks and annotations, has the split that `data.{key}` names."""
     name, places = getattr(recipe, key), getattr(recipe, field)
     if name not in places:

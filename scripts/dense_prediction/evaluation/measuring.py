@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..batches.streams import EvaluationSet, evaluation_loader
 from ..batches.types import Batch, PredictionOptions, Task
 from ..models.heads.registry import Head
-from ..recipes.evaluation_options import EvaluationRecipe
+from ..recipes.schema import EvaluationOptions
 from .metrics import build_metric
 from .metrics.metric import Metric, Numbers
 from .views import predict
@@ -30,7 +30,7 @@ def evaluate(
     things: Set[int] = frozenset(),
     workers: int = 0,
     size_divisor: int = 1,
-    recipe: EvaluationRecipe | None = None,
+    recipe: EvaluationOptions | None = None,
 ) -> Numbers:
     """What the task's metric says of all of `data`, the same numbers on every process.
 
@@ -43,7 +43,7 @@ def evaluate(
     Raises:
         UserError: the recipe does not fit the task, or the model's predictions are no numbers.
     """
-    recipe = recipe or EvaluationRecipe()
+    recipe = recipe or EvaluationOptions()
     metric = build_metric(task, labels, things)
     options = PredictionOptions(things=frozenset(things))
     # Dealt out by hand: Accelerate would repeat samples to make the processes' shares equal, and count them twice.

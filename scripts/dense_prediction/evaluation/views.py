@@ -15,7 +15,7 @@ from ..batches.types import Batch, Prediction, PredictionOptions, Task
 from ..errors import UserError
 from ..models.heads.registry import Head
 from ..models.semantic import dense_scores, semantic_predictions
-from ..recipes.evaluation_options import EvaluationRecipe
+from ..recipes.schema import EvaluationOptions
 
 
 Size = tuple[int, int]
@@ -24,7 +24,7 @@ Scorer = Callable[[torch.Tensor], torch.Tensor]
 
 
 def predict(
-    model: nn.Module, head: Head, batch: Batch, task: Task, options: PredictionOptions, recipe: EvaluationRecipe
+    model: nn.Module, head: Head, batch: Batch, task: Task, options: PredictionOptions, recipe: EvaluationOptions
 ) -> list[Prediction]:
     """One prediction for each image of a batch on the model's device.
 
@@ -48,7 +48,7 @@ def predict(
     return predictions
 
 
-def check_views(task: Task, recipe: EvaluationRecipe) -> None:
+def check_views(task: Task, recipe: EvaluationOptions) -> None:
     """Refuse views of tasks whose predictions cannot be averaged."""
     if task != "semantic_segmentation" and not recipe.is_plain:
         raise UserError(
@@ -57,7 +57,7 @@ def check_views(task: Task, recipe: EvaluationRecipe) -> None:
 
 
 def average_over_views(
-    score: Scorer, image: torch.Tensor, recipe: EvaluationRecipe, normalize: Scorer
+    score: Scorer, image: torch.Tensor, recipe: EvaluationOptions, normalize: Scorer
 ) -> torch.Tensor:
     """Mean class probabilities at the image's size, or, of a single view, its scores as they are.
 
@@ -85,7 +85,7 @@ def windows(size: Size, window: Size, stride: Size) -> Iterator[tuple[slice, sli
             yield slice(top, min(top + window[0], size[0])), slice(left, min(left + window[1], size[1]))
 
 
-def _scores_in_windows(score: Scorer, image: torch.Tensor, recipe: EvaluationRecipe) -> torch.Tensor:
+def _scores_in_windows(score: Scorer, image: torch.Tensor, recipe: EvaluationOptions) -> torch.Tensor:
     """Scores of the whole image, or the mean over its windows, (1, num_labels, height, width)."""
     size = image.shape[-2:]
     places = [] if recipe.window is None else list(windows(size, recipe.window, recipe.stride))

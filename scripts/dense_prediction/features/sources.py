@@ -15,9 +15,9 @@ from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from ..errors import UserError
 from ..models.backbones import build_backbone
 from ..models.building import encoder_of
+from ..models.options import BackboneOptions
 from ..models.simple_feature_pyramid import STRIDES, SimpleFeaturePyramidConfig
 from ..prediction.saved_models import load_model
-from ..recipes.schema import BackboneRecipe
 
 
 Statistics = tuple[list[float], list[float]]
@@ -46,7 +46,7 @@ def from_folder(folder: Path, device: torch.device) -> FeatureSource:
         UserError: the folder holds neither, or its backbone is neither a ViT-CoMer nor the baseline.
     """
     if _holds_backbone(folder):
-        recipe = BackboneRecipe(checkpoint=str(folder))
+        recipe = BackboneOptions(checkpoint=str(folder))
         return _source(build_backbone(recipe, list(STRIDES)).to(device), _processor_in(folder))
     model, processor = load_model(folder, device)
     backbone = encoder_of(model)

@@ -18,11 +18,11 @@ import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and
 from modeling_vit_comer.configuration_vit_comer import TRANSFORMERS_FAMILIES
 
 from ..errors import UserError
-from ..recipes.loading import merge
-from ..recipes.schema import BackboneRecipe
+from ..options import merge
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import check_fields
 from .heads.registry import HEADS
+from .options import BackboneOptions
 from .trained_backbones import backbone_fields, backbone_weights, head_for
 
 
@@ -32,7 +32,7 @@ _NO_FIELDS = ("model_type", "out_features", "out_indices")
 """What a backbone's config takes beside its fields."""
 
 
-def build_backbone(recipe: BackboneRecipe, out_features: list[str] | None = None) -> PreTrainedModel:
+def build_backbone(recipe: BackboneOptions, out_features: list[str] | None = None) -> PreTrainedModel:
     """The backbone that a recipe describes.
 
     Args:
@@ -68,7 +68,7 @@ def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
         raise UserError(f"backbone.trunk_weights: {path} does not fit the trunk of the config: {reason}") from error
 
 
-def _overrides(recipe: BackboneRecipe, out_features: list[str] | None) -> Fields:
+def _overrides(recipe: BackboneOptions, out_features: list[str] | None) -> Fields:
     chosen = out_features is not None and not recipe.overrides.keys() & {"out_features", "out_indices"}
     return (
         ({"out_features": out_features} if chosen else {})
@@ -77,7 +77,7 @@ def _overrides(recipe: BackboneRecipe, out_features: list[str] | None) -> Fields
     )
 
 
-def _from_trunk(recipe: BackboneRecipe, overrides: Fields) -> PreTrainedModel:
+def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
     """The backbone of a config round another trunk than the config's, with that trunk's published weights."""
     if recipe.config is None or recipe.trunk_weights is not None or "trunk_config" in overrides:
         raise UserError(

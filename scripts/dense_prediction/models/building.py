@@ -13,13 +13,13 @@ from modeling_vit_comer.deformable_heads import can_switch
 
 from ..batches.types import Task
 from ..errors import UserError
-from ..recipes.schema import HeadRecipe
 from .heads.registry import HEADS, Head
+from .options import HeadOptions
 from .queries import refuse_small_images
 
 
 def build_model(
-    recipe: HeadRecipe, backbone: PreTrainedModel, labels: list[str], task: Task, things: Collection[int] = ()
+    recipe: HeadOptions, backbone: PreTrainedModel, labels: list[str], task: Task, things: Collection[int] = ()
 ) -> PreTrainedModel:
     """The head with random weights round `backbone`, whose weights it takes over.
 

@@ -5,15 +5,16 @@ from typing import Any
 
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..recipes.schema import HeadRecipe, TransformRecipe
+from ..batches.options import TransformOptions
 from .heads.registry import HEADS
+from .options import HeadOptions
 
 
 PADDING = "padding_divisor"
 """Our own field of an image processor: height and width of the padded image are multiples of it."""
 
 
-def build_processor(recipe: HeadRecipe, transforms: TransformRecipe) -> BaseImageProcessor:
+def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseImageProcessor:
     """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor."""
     processor = HEADS[recipe.name].processor_class(
         **_resize_fields(transforms),
@@ -26,12 +27,12 @@ def build_processor(recipe: HeadRecipe, transforms: TransformRecipe) -> BaseImag
     return processor
 
 
-def padding_divisor(recipe: HeadRecipe, transforms: TransformRecipe) -> int:
+def padding_divisor(recipe: HeadOptions, transforms: TransformOptions) -> int:
     """Height and width of every batch must be multiples of it, for the head's sake and the recipe's."""
     return math.lcm(HEADS[recipe.name].size_divisor, transforms.size_divisor)
 
 
-def _resize_fields(transforms: TransformRecipe) -> dict[str, Any]:
+def _resize_fields(transforms: TransformOptions) -> dict[str, Any]:
     match transforms.evaluation_resize:
         case "none":
             return {"do_resize": False}

@@ -12,10 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import UserError
+from ..options import Tree, merge
 from .schema import Recipe
 
-
-Tree = dict[str, Any]
 
 _RECIPES_FOLDER = "recipes"
 
@@ -101,15 +100,6 @@ def _parse(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise UserError(f"the recipe {path} must hold `key: value` lines, got {type(tree).__name__}")
     return tree
-
-
-def merge(below: Tree, above: Tree) -> Tree:
-    """`below` with the values of `above`; trees that both have are merged."""
-    merged = dict(below)
-    for key, value in above.items():
-        both_trees = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_trees else value
-    return merged
 
 
 def _apply(tree: Tree, override: str) -> None:

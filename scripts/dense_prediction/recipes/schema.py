@@ -3,18 +3,13 @@
 import fractions
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from .evaluation_options import EvaluationRecipe
-
-
-_FORBID_UNKNOWN = ConfigDict(extra="forbid")
-
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from ..batches.options import TransformOptions
+from ..data.options import DataOptions
+from ..models.options import BackboneOptions, HeadOptions
+from ..options import FORBID_UNKNOWN, Fraction, NonNegative, Positive, PositiveFloat
 
 
 def _share_of_the_run(value: Any) -> float:
@@ -32,124 +27,9 @@ ShareOfTheRun = Annotated[float, BeforeValidator(_share_of_the_run)]
 
 Task = Literal["semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection"]
 
-ExifOrientation = Literal["refuse", "stored", "upright"]
 
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class DataRecipe:
-    path: str = Field(description="folder of the data, Hub id, or synthetic_shapes for pictures that are drawn")
-    format: Literal["datasets", "folders", "coco", "coco_panoptic", "voc"] = Field(
-        "datasets", description="what path is: read by datasets.load_dataset, images and masks in folders, ..."
-    )
-    train_split: str = Field("train", description="split to learn from")
-    validation_split: str = Field("validation", description="split to measure and to choose the best model on")
-    test_split: str | None = Field(None, description="split to measure a finished model on")
-    image_column: str = Field("image", description="of datasets: column with the image")
-    label_column: str = Field("label", description="of datasets: column with the class ids, as large as the image")
-    objects_column: str = Field("objects", description="of datasets: column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="of datasets: bbox, in pixels")
-    images: dict[str, str] = Field(default_factory=dict, description="folder of the images of each split, below path")
-    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
-    mask_suffix: str = Field(".png", description="of folders: what stands after the image's stem in a mask's name")
-    annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
-    labels: list[str] | str | None = Field(
-        None, description="class names in the order of their ids, or a file with a name a line; else from the data"
-    )
-    ignore_index: NonNegative = Field(255, description="id in the label files that is no class")
-    reduce_labels: bool = Field(False, description="0 in the label files is no class, and 1 the first (ADE20K)")
-    bad_samples: Literal["refuse", "skip"] = Field(
-        "refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
-    )
-    exif_orientation: ExifOrientation = Field(
-        "refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
-    )
-    streaming: bool = Field(False, description="of datasets: read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
-    max_train_samples: Positive | None = Field(None, description="learn from the first so many samples only")
-    max_validation_samples: Positive | None = Field(None, description="measure on the first so many samples only")
-    workers: NonNegative = Field(0, description="processes that load data; 0 loads it between the steps")
-
-    @model_validator(mode="after")
-    def _check_streaming(self) -> Self:
-        if self.streaming and self.format != "datasets":
-            raise ValueError(f"streaming=true needs format=datasets, got format={self.format}")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class TransformRecipe:
-    resize: Literal["jitter", "shortest_edge", "fixed"] = Field(
-        "jitter", description="what gives a training image its size: base_size, shortest_edges, or crop_size (fixed)"
-    )
-    base_size: tuple[Positive, Positive] | None = Field(
-        None, description="of jitter: what an image, upright or not, is fitted into at scale 1; crop_size if null"
-    )
-    scale: tuple[PositiveFloat, PositiveFloat] = Field((0.5, 2.0), description="of jitter: range of the random scale")
-    crop_size: tuple[Positive, Positive] | None = Field(
-        None, description="height, width of the training crop (padded for jitter), or of fixed images"
-    )
-    cat_max_ratio: Fraction = Field(
-        1.0, description="of jitter, semantic: a crop is drawn again if one class covers more of it than this"
-    )
-    shortest_edges: list[Positive] = Field(
-        default_factory=lambda: list(range(480, 801, 32)),
-        min_length=1,
-        description="of shortest_edge: one is drawn for each training image; evaluation takes the largest",
-    )
-    longest_edge: Positive = Field(1333, description="of shortest_edge: no image gets longer than this")
-    crop_first: Fraction = Field(
-        0.0, description="of shortest_edge: probability that an image is cropped before, as DETR does (there 0.5)"
-    )
-    evaluation_resize: Literal["none", "shortest_edge", "fixed"] = Field(
-        "none", description="how evaluated images get their size; none keeps it"
-    )
-    size_divisor: Positive = Field(1, description="batches are padded to a height and width that this divides")
-    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
-    photometric: bool = Field(True, description="jitter brightness, contrast, saturation and hue")
-    image_mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="mean of R, G, B in 0..1")
-    image_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
-        (0.229, 0.224, 0.225), description="standard deviation of R, G, B in 0..1"
-    )
-
-    @model_validator(mode="after")
-    def _check_scale(self) -> Self:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale={list(self.scale)} must be [smallest, largest]")
-        return self
-
-    @model_validator(mode="after")
-    def _check_crop_size(self) -> Self:
-        if self.crop_size is None and (self.resize != "shortest_edge" or self.evaluation_resize == "fixed"):
-            raise ValueError(f"resize={self.resize}, evaluation_resize={self.evaluation_resize} need a crop_size")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class BackboneRecipe:
-    config: str | None = Field(None, description="JSON file of a backbone config, built with random weights")
-    checkpoint: str | None = Field(
-        None,
-        description="folder or Hub id of a pretrained backbone, instead of config; "
-        "or of a trained model, of which the backbone goes on and the head starts anew",
-    )
-    trunk: str | None = Field(
-        None, description="published ViT, timm/NAME or a Hub id, in place of the config's trunk and with its weights"
-    )
-    overrides: dict[str, Any] = Field(default_factory=dict, description="fields of the backbone config to change")
-    trunk_weights: str | None = Field(None, description="safetensors file of a timm model, loaded into the ViT trunk")
-    freeze_trunk: bool = Field(False, description="train everything but the ViT trunk")
-
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class HeadRecipe:
-    name: Literal["upernet", "mask2former", "detr", "deformable_detr", "rt_detr", "rt_detr_v2", "d_fine"] = Field(
-        description="which head of transformers"
-    )
-    config: dict[str, Any] = Field(default_factory=dict, description="fields of the head's transformers config")
-
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class OptimizationRecipe:
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class OptimizationOptions:
     learning_rate: PositiveFloat = Field(description="peak learning rate of everything but the trunk")
     trunk_lr_multiplier: PositiveFloat = Field(1.0, description="the trunk's learning rate is this times the other")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -180,8 +60,8 @@ class OptimizationRecipe:
         return self
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
-class TrainingRecipe:
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class TrainingOptions:
     steps: Positive | None = Field(None, description="optimizer steps; set this or epochs")
     epochs: Positive | None = Field(None, description="passes over the training data, instead of steps")
     batch_size: Positive = Field(description="images per process and forward pass")
@@ -211,18 +91,47 @@ class TrainingRecipe:
         return self
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class EvaluationOptions:
+    """How semantic segmentation looks at a picture that it is measured on: once, or from several views."""
+
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
+        default_factory=lambda: [1.0], description="semantic: sizes of the picture whose scores are averaged"
+    )
+    flip: bool = Field(False, description="semantic: average with the mirrored picture at every scale")
+    window: tuple[Positive, Positive] | None = Field(
+        None, description="semantic: height, width of a window that slides over the picture; null for all at once"
+    )
+    stride: tuple[Positive, Positive] | None = Field(
+        None, description="semantic: steps of the window down and to the right, usually two thirds of it"
+    )
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if (self.window is None) != (self.stride is None):
+            raise ValueError(f"window={self.window}, stride={self.stride}: set both or none")
+        if self.window and any(step > side for step, side in zip(self.stride, self.window)):
+            raise ValueError(f"stride={list(self.stride)} leaves gaps between windows of {list(self.window)} pixels")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model sees every picture once, as it is."""
+        return self.scales == [1.0] and not self.flip and self.window is None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class Recipe:
     name: str = Field(description="the recipe's path below its recipes folder; not to be set")
     task: Task = Field("semantic_segmentation", description="what to learn")
-    data: DataRecipe
-    transforms: TransformRecipe
-    backbone: BackboneRecipe
-    head: HeadRecipe
-    optimization: OptimizationRecipe
-    training: TrainingRecipe
-    evaluation: EvaluationRecipe = Field(
-        default_factory=EvaluationRecipe, description="how a picture is looked at when it is measured"
+    data: DataOptions
+    transforms: TransformOptions
+    backbone: BackboneOptions
+    head: HeadOptions
+    optimization: OptimizationOptions
+    training: TrainingOptions
+    evaluation: EvaluationOptions = Field(
+        default_factory=EvaluationOptions, description="how a picture is looked at when it is measured"
     )
     seed: NonNegative = Field(0, description="of the initial weights, the order of the data and its augmentation")
     output: str = Field(

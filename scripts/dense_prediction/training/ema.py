@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..recipes.schema import OptimizationRecipe
+from ..recipes.schema import OptimizationOptions
 
 
-def build_average(model: nn.Module, recipe: OptimizationRecipe) -> AveragedModel | None:
+def build_average(model: nn.Module, recipe: OptimizationOptions) -> AveragedModel | None:
     """A copy of `model` that follows it, or None where the recipe asks for none.
 
     `update_parameters(model)` after each optimizer step makes it follow, `module` is the averaged model, in evaluation

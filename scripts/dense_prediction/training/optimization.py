@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..recipes.schema import OptimizationRecipe
+from ..recipes.schema import OptimizationOptions
 
 
 _EMBEDDING = re.compile(
@@ -18,7 +18,7 @@ _EMBEDDING = re.compile(
 """Names of the parameters with two dimensions and more that are tables of positions, levels and tokens."""
 
 
-def build_optimizer(model: nn.Module, recipe: OptimizationRecipe) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, recipe: OptimizationOptions) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of `model`.
 
     Raises:
@@ -27,7 +27,7 @@ def build_optimizer(model: nn.Module, recipe: OptimizationRecipe) -> torch.optim
     return torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
 
 
-def parameter_groups(model: nn.Module, recipe: OptimizationRecipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: OptimizationOptions) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by learning rate and weight decay; the highest learning rate comes first."""
     undecayed = _undecayed_names(model)
     multipliers = _trunk_multipliers(model, recipe)
@@ -51,7 +51,7 @@ def describe_groups(groups: list[dict[str, Any]]) -> str:
     )
 
 
-def _trunk_multipliers(model: nn.Module, recipe: OptimizationRecipe) -> dict[nn.Parameter, float]:
+def _trunk_multipliers(model: nn.Module, recipe: OptimizationOptions) -> dict[nn.Parameter, float]:
     """In the trunk `layer_decay` to the power of 1 for the last block, 2 for the one before, ...; the embeddings last.
 
     From the trunk itself and not from names, which each library's ViT has its own of.

@@ -6,11 +6,11 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import UserError
-from ..recipes.schema import OptimizationRecipe, Recipe, TrainingRecipe
+from ..recipes.schema import OptimizationOptions, Recipe, TrainingOptions
 from .step_size import samples_per_step
 
 
-def training_steps(training: TrainingRecipe, num_samples: int | None, num_processes: int) -> int:
+def training_steps(training: TrainingOptions, num_samples: int | None, num_processes: int) -> int:
     """Optimizer steps of a run: as many as the recipe says, or as few as show every sample `epochs` times.
 
     The stream of samples goes over the end of an epoch without a short batch; only the last step may go on, by less
@@ -45,7 +45,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
     return LambdaLR(optimizer, share)
 
 
-def rate_share(recipe: OptimizationRecipe, step: int, steps: int) -> float:
+def rate_share(recipe: OptimizationOptions, step: int, steps: int) -> float:
     """The learning rate of a step, 0 the first, as a share of its peak."""
     warmup = recipe.warmup_steps
     if step < warmup:

@@ -2,18 +2,18 @@
 
 import logging
 
-from ..recipes.schema import TrainingRecipe
+from ..recipes.schema import TrainingOptions
 
 
 _logger = logging.getLogger(__name__)
 
 
-def samples_per_step(training: TrainingRecipe, num_processes: int) -> int:
+def samples_per_step(training: TrainingOptions, num_processes: int) -> int:
     """Of all processes together."""
     return training.batch_size * training.gradient_accumulation * num_processes
 
 
-def warn_of_step_size(training: TrainingRecipe, num_processes: int) -> None:
+def warn_of_step_size(training: TrainingOptions, num_processes: int) -> None:
     """Log it if the run's steps see another number of samples than the recipe's learning rate is meant for."""
     wanted, seen = training.samples_per_step, samples_per_step(training, num_processes)
     if wanted is None or seen == wanted:

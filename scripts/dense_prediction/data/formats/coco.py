@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ...recipes.schema import DataRecipe
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..instances import Instance, check_size, instance_fields
+from ..options import DataOptions
 from ..samples import Sample, Split, new_sample
 from ..source import Source, split_path
 from .coco_json import CocoFile, coco_labels, image_path
@@ -20,7 +20,7 @@ class CocoSplit:
         masks: read the segmentations too.
     """
 
-    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, recipe: DataRecipe) -> None:
+    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, recipe: DataOptions) -> None:
         self.records = file.records(recipe.bad_samples == "skip")
         self.images = images
         self.labels = file.category_labels(labels)
@@ -55,7 +55,7 @@ class CocoSplit:
         )
 
 
-def open_coco(recipe: DataRecipe, task: str) -> Source:
+def open_coco(recipe: DataOptions, task: str) -> Source:
     """The JSON files that `data.annotations` names for each split, with the folders of `data.images`.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe
 from ..bad_samples import HINT, BadSample
 from ..labels import choose_labels
+from ..options import DataOptions
 
 
 _logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class PackedRecords:
         return json.loads(self._text[start:end].tobytes())
 
 
-def coco_labels(recipe: DataRecipe, task: str, file: CocoFile) -> list[str]:
+def coco_labels(recipe: DataOptions, task: str, file: CocoFile) -> list[str]:
     """The names of the file's categories, sorted by id, or the recipe's; categories are matched by name.
 
     Raises:

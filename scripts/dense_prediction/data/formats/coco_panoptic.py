@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe
 from ..bad_samples import BadSample
 from ..images import read, read_rgb
+from ..options import DataOptions
 from ..samples import VOID, Sample, Split, new_sample, to_mask
 from ..source import Source, split_path
 from .coco_json import CocoFile, coco_labels, image_path
@@ -21,7 +21,7 @@ NO_SEGMENT = 0
 class PanopticSplit:
     """The images of one JSON file, each with one annotation: a PNG and what its segments are."""
 
-    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], recipe: DataRecipe) -> None:
+    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], recipe: DataOptions) -> None:
         self.records = file.records(recipe.bad_samples == "skip")
         self.images, self.masks = images, masks
         self.labels = file.category_labels(labels)
@@ -72,7 +72,7 @@ def segment_map(numbers: np.ndarray, known: list[int], path: Path) -> np.ndarray
     return np.array([listed[number] for number in present.tolist()])[places].reshape(numbers.shape)
 
 
-def open_coco_panoptic(recipe: DataRecipe, task: str) -> Source:
+def open_coco_panoptic(recipe: DataOptions, task: str) -> Source:
     """The JSON files of `data.annotations`, with the folders of `data.images` and of the PNGs, `data.masks`.
 
     Raises:

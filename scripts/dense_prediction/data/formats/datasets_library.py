@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe
+from ..options import DataOptions
 from ..rows import READERS, RowReader, Rows
 from ..samples import Sample, Split
 from ..source import Source
@@ -27,7 +27,7 @@ class DatasetSplit:
         return self.reader.read(self.dataset[index], f"sample {index} of {self.dataset.split}", index)
 
 
-def open_dataset(recipe: DataRecipe, task: str) -> Source:
+def open_dataset(recipe: DataOptions, task: str) -> Source:
     """The dataset at `data.path`.
 
     Raises:
@@ -49,7 +49,7 @@ def open_dataset(recipe: DataRecipe, task: str) -> Source:
     return Source(reader.labels, things, open_split)
 
 
-def _load_dataset(recipe: DataRecipe) -> Mapping[str, Rows]:
+def _load_dataset(recipe: DataOptions) -> Mapping[str, Rows]:
     path = recipe.path
     folder = Path(path).expanduser()
     if not folder.is_dir() and path.startswith((".", "/", "~")):
@@ -62,7 +62,7 @@ def _load_dataset(recipe: DataRecipe) -> Mapping[str, Rows]:
         raise UserError(f"data.path={path}: neither a folder nor a Hub dataset that can be read: {reason}") from error
 
 
-def _select(dataset: Mapping[str, Rows], recipe: DataRecipe, key: str) -> Rows:
+def _select(dataset: Mapping[str, Rows], recipe: DataOptions, key: str) -> Rows:
     name = getattr(recipe, key)
     if name not in dataset:
         raise UserError(f"data.{key}={name}: {recipe.path} has no such split, it has {', '.join(dataset)}")

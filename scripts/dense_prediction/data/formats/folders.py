@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe, ExifOrientation
 from ..images import read, read_rgb
 from ..labels import choose_labels
+from ..options import DataOptions, ExifOrientation
 from ..samples import Sample, new_sample
 from ..semantic_maps import SemanticIds
 from ..source import Source, split_path
@@ -34,7 +34,7 @@ class MaskSplit:
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
 
 
-def open_folders(recipe: DataRecipe, task: str) -> Source:
+def open_folders(recipe: DataOptions, task: str) -> Source:
     """The folders that `data.images` and `data.masks` name for each split.
 
     Raises:
@@ -46,7 +46,7 @@ def open_folders(recipe: DataRecipe, task: str) -> Source:
     return Source(labels, frozenset(), lambda key: MaskSplit(_pairs(recipe, key), ids, orientation))
 
 
-def _pairs(recipe: DataRecipe, key: str) -> list[tuple[Path, Path]]:
+def _pairs(recipe: DataOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the mask of its stem; a mask that is missing is met when its sample is read."""
     images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
     found = images_below(images)

@@ -6,8 +6,8 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe
 from ..instances import Instance, instance_fields
+from ..options import DataOptions
 from ..samples import Sample, new_sample, to_mask
 from ..source import Source, known
 from . import drawn_shapes as shapes
@@ -43,7 +43,7 @@ class ShapesSplit:
         return _objects(drawn, masks=self.task == "instance_segmentation")
 
 
-def open_shapes(recipe: DataRecipe, task: str) -> Source:
+def open_shapes(recipe: DataOptions, task: str) -> Source:
     """Splits train, validation and test."""
 
     def open_split(key: str) -> ShapesSplit:

@@ -5,11 +5,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...errors import UserError
-from ...recipes.schema import DataRecipe, ExifOrientation
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..instances import Instance, check_size, instance_fields
 from ..labels import choose_labels
+from ..options import DataOptions, ExifOrientation
 from ..samples import Sample, Split, new_sample
 from ..semantic_maps import SemanticIds
 from ..source import Source, known, root_folder
@@ -56,7 +56,7 @@ class VocBoxes:
         return Instance(box, label, category, is_crowd=element.findtext("difficult", "0").strip() == "1")
 
 
-def open_voc(recipe: DataRecipe, task: str) -> Source:
+def open_voc(recipe: DataOptions, task: str) -> Source:
     """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval.
 
     Raises:
@@ -89,7 +89,7 @@ def image_file(root: Path, stem: str) -> Path:
     return root / "JPEGImages" / f"{stem}.jpg"
 
 
-def _stems(recipe: DataRecipe, folder: Path, key: str) -> list[str]:
+def _stems(recipe: DataOptions, folder: Path, key: str) -> list[str]:
     path = folder / f"{getattr(recipe, key)}.txt"
     if not path.is_file():
         names = known(sorted(file.stem for file in folder.glob("*.txt")))

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...errors import UserError
-from ...recipes.schema import OptimizationRecipe
+from ...recipes.schema import OptimizationOptions
 from ..ema import build_average
 
 
@@ -28,7 +28,7 @@ class AverageCallback(TrainerCallback):
         UserError: the model's weights are spread over processes.
     """
 
-    def __init__(self, accelerator: Accelerator, model: PreTrainedModel, recipe: OptimizationRecipe) -> None:
+    def __init__(self, accelerator: Accelerator, model: PreTrainedModel, recipe: OptimizationOptions) -> None:
         self.accelerator = accelerator
         self.trained = model
         self.average: AveragedModel | None = build_average(model, recipe)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import (
     EvaluationSet,
     ShuffledSplit,
@@ -24,7 +25,7 @@ from dense_prediction.data.loading import TASKS
 from dense_prediction.data.samples import IGNORE_INDEX, Sample
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import Recipe, TransformRecipe
+from dense_prediction.recipes.schema import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_a_batch_has_a_multiple_of_the_divisor(divisor: int, size: tuple[int, in
 
 
 def test_the_loaders_take_the_divisor() -> None:
-    transforms = TransformRecipe(crop_size=(24, 40))
+    transforms = TransformOptions(crop_size=(24, 40))
     stream = TrainingStream(ShapesSplit(0, 2), TrainingTransform(transforms), 0)
     data = EvaluationSet(ShapesSplit(0, 2), EvaluationTransform(transforms))
     batch = next(iter(training_loader(stream, range(2), 2, workers=0, size_divisor=32)))

@@ -14,15 +14,15 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from dense_prediction.batches import transforms
+from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform, evaluation_size
 from dense_prediction.data.samples import IGNORE_INDEX, VOID, Sample
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import TransformRecipe
 from miniature import draw_rows
 
 
 @pytest.fixture(scope="module")
-def recipe(recipe_file: Path) -> TransformRecipe:
+def recipe(recipe_file: Path) -> TransformOptions:
     geometry = ["transforms.base_size=[48, 64]", "transforms.crop_size=[32, 40]", "transforms.photometric=false"]
     return load_recipe(recipe_file, geometry).transforms
 
@@ -41,7 +41,7 @@ def sample() -> Sample:
     return semantic(pil_to_tensor(image), ids)
 
 
-def test_image_and_map_stay_together(recipe: TransformRecipe, sample: Sample) -> None:
+def test_image_and_map_stay_together(recipe: TransformOptions, sample: Sample) -> None:
     torch.manual_seed(0)
     transform = TrainingTransform(recipe)
     flips, widths = set(), set()
@@ -61,7 +61,9 @@ def test_image_and_map_stay_together(recipe: TransformRecipe, sample: Sample) ->
     assert len(widths) > 10, "scale and place of the crop must vary"
 
 
-def test_an_example_holds_plain_tensors_and_what_the_sample_is_called(recipe: TransformRecipe, sample: Sample) -> None:
+def test_an_example_holds_plain_tensors_and_what_the_sample_is_called(
+    recipe: TransformOptions, sample: Sample
+) -> None:
     for transform in (TrainingTransform(recipe), EvaluationTransform(recipe)):
         example = transform(sample)
         assert {key: type(value) for key, value in example.items()} == {
@@ -76,7 +78,7 @@ def test_an_example_holds_plain_tensors_and_what_the_sample_is_called(recipe: Tr
     assert sample["image"].dtype == torch.uint8, "the sample itself must stay as it is"
 
 
-def test_scale_1_fits_an_image_into_the_base_size(recipe: TransformRecipe, sample: Sample) -> None:
+def test_scale_1_fits_an_image_into_the_base_size(recipe: TransformOptions, sample: Sample) -> None:
     """40 x 56 fits into 60 x 70 at 1.25 times its size: 50 x 70; turned by 90 degrees, too."""
     still = dataclasses.replace(recipe, scale=(1, 1), flip=0, base_size=(60, 70), crop_size=(50, 70))
     labels = TrainingTransform(still)(sample)["semantic_map"]
@@ -89,13 +91,13 @@ def test_scale_1_fits_an_image_into_the_base_size(recipe: TransformRecipe, sampl
 
 
 def test_the_base_size_is_the_crop_size_where_none_is_given(sample: Sample) -> None:
-    still = TransformRecipe(scale=(1, 1), crop_size=(20, 28), flip=0, photometric=False)
+    still = TransformOptions(scale=(1, 1), crop_size=(20, 28), flip=0, photometric=False)
     labels = TrainingTransform(still)(sample)["semantic_map"]
     assert (labels[:, 1:14] == 0).all()
     assert (labels[:, 14:] == 1).all()
 
 
-def test_padding_is_void_and_black(recipe: TransformRecipe, sample: Sample) -> None:
+def test_padding_is_void_and_black(recipe: TransformOptions, sample: Sample) -> None:
     white = semantic(torch.full_like(sample["image"], 255), torch.ones_like(sample["semantic_map"]))
     example = TrainingTransform(dataclasses.replace(recipe, scale=(0.25, 0.25)))(white)
     void = example["semantic_map"] == IGNORE_INDEX
@@ -106,7 +108,7 @@ def test_padding_is_void_and_black(recipe: TransformRecipe, sample: Sample) -> N
     assert (example["pixel_values"][:, ~void] > 0).all()
 
 
-def test_colours_change_but_labels_do_not(recipe: TransformRecipe, sample: Sample) -> None:
+def test_colours_change_but_labels_do_not(recipe: TransformOptions, sample: Sample) -> None:
     still = dataclasses.replace(recipe, scale=(1, 1), flip=0, base_size=(40, 56), crop_size=(40, 56))
     grey = semantic(sample["image"] // 2 + 60, sample["semantic_map"])
     plain = TrainingTransform(still)(grey)
@@ -115,7 +117,7 @@ def test_colours_change_but_labels_do_not(recipe: TransformRecipe, sample: Sampl
     assert (plain["pixel_values"] - jittered["pixel_values"]).abs().max() > 0.05
 
 
-def test_a_crop_without_labels_is_drawn_again(recipe: TransformRecipe) -> None:
+def test_a_crop_without_labels_is_drawn_again(recipe: TransformOptions) -> None:
     """One labelled corner: most draws miss it, and where ten do, the crop is made round a labelled pixel."""
     torch.manual_seed(0)
     transform = TrainingTransform(dataclasses.replace(recipe, scale=(2, 2)))
@@ -134,7 +136,7 @@ def test_a_crop_without_labels_is_drawn_again(recipe: TransformRecipe) -> None:
     assert all((crop != IGNORE_INDEX).any() and crop.shape == (24, 24) for crop in crops)
 
 
-def test_a_labelled_crop_of_one_class_is_better_than_none(recipe: TransformRecipe) -> None:
+def test_a_labelled_crop_of_one_class_is_better_than_none(recipe: TransformOptions) -> None:
     """Half of the image is of one class and the other half unlabelled: no crop has two classes."""
     torch.manual_seed(0)
     ids = torch.full((48, 64), IGNORE_INDEX)
@@ -144,12 +146,12 @@ def test_a_labelled_crop_of_one_class_is_better_than_none(recipe: TransformRecip
     assert all((transform(half)["semantic_map"] == 1).any() for _ in range(40))
 
 
-def test_a_map_without_any_label_is_cropped_all_the_same(recipe: TransformRecipe, sample: Sample) -> None:
+def test_a_map_without_any_label_is_cropped_all_the_same(recipe: TransformOptions, sample: Sample) -> None:
     nothing = sample | {"semantic_map": tv_tensors.Mask(torch.full((40, 56), IGNORE_INDEX))}
     assert TrainingTransform(recipe)(nothing)["semantic_map"].shape == (32, 40)
 
 
-def test_a_crop_of_one_class_is_drawn_again_where_the_recipe_says(recipe: TransformRecipe) -> None:
+def test_a_crop_of_one_class_is_drawn_again_where_the_recipe_says(recipe: TransformOptions) -> None:
     """Class 1 is a twelfth of the image, on one side: most crops hold none of it."""
     ids = torch.zeros(48, 96, dtype=torch.long)
     ids[:, 88:] = 1
@@ -192,12 +194,12 @@ CROWD = len(BOXES) - 1
 
 SMALL_DETR = {"resize": "shortest_edge", "shortest_edges": [40, 60, 80], "longest_edge": 100}
 RECIPES = {
-    "jitter": TransformRecipe(crop_size=(48, 64), base_size=(60, 90)),
-    "large-scale jitter": TransformRecipe(crop_size=(64, 64), scale=(0.1, 2.0)),
-    "shortest edge": TransformRecipe(**SMALL_DETR),
-    "shortest edge, DETR's crop": TransformRecipe(**SMALL_DETR, crop_first=1.0),
-    "shortest edge, cropped": TransformRecipe(**SMALL_DETR, crop_size=(50, 50)),
-    "fixed": TransformRecipe(resize="fixed", crop_size=(64, 64)),
+    "jitter": TransformOptions(crop_size=(48, 64), base_size=(60, 90)),
+    "large-scale jitter": TransformOptions(crop_size=(64, 64), scale=(0.1, 2.0)),
+    "shortest edge": TransformOptions(**SMALL_DETR),
+    "shortest edge, DETR's crop": TransformOptions(**SMALL_DETR, crop_first=1.0),
+    "shortest edge, cropped": TransformOptions(**SMALL_DETR, crop_size=(50, 50)),
+    "fixed": TransformOptions(resize="fixed", crop_size=(64, 64)),
 }
 
 
@@ -208,7 +210,7 @@ def small_detr_crop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "LONGEST_CROP", 60)
 
 
-def apply(recipe: TransformRecipe, sample: Sample, seed: int) -> dict[str, Any]:
+def apply(recipe: TransformOptions, sample: Sample, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     return TrainingTransform(recipe)(sample)
 
@@ -265,7 +267,7 @@ def test_any_box_stays_with_its_mask(left: int, top: int, width: int, height: in
 
 
 def test_an_object_that_is_cropped_away_goes_with_all_its_fields() -> None:
-    still = TransformRecipe(base_size=(60, 90), scale=(1, 1), crop_size=(60, 40), flip=0, photometric=False)
+    still = TransformOptions(base_size=(60, 90), scale=(1, 1), crop_size=(60, 40), flip=0, photometric=False)
     found = set()
     for seed in range(30):
         example = apply(still, instances([[0, 0, 10, 10], [80, 50, 90, 60], [0, 0, 5, 5]]), seed)
@@ -333,7 +335,7 @@ def test_the_size_of_detr_training_images() -> None:
 
 def test_detr_crops_some_images_before() -> None:
     """A crop of 384 to 600 of an image of 400 to 600 x 600 to 900 changes the shape; else it stays 2 : 3."""
-    detr = TransformRecipe(resize="shortest_edge", shortest_edges=[60], longest_edge=200, crop_first=0.5)
+    detr = TransformOptions(resize="shortest_edge", shortest_edges=[60], longest_edge=200, crop_first=0.5)
     sizes = [tuple(apply(detr, instances(BOXES), seed)["pixel_values"].shape[1:]) for seed in range(12)]
     assert 1 <= sizes.count((60, 90)) <= 11
     assert len(set(sizes)) > 3
@@ -357,7 +359,7 @@ def test_fixed_images_do_not_keep_their_shape() -> None:
     ],
 )
 def test_evaluation_resizes_the_image_alone(fields: dict[str, Any], size: tuple[int, int]) -> None:
-    recipe = TransformRecipe(crop_size=(32, 40), **fields)
+    recipe = TransformOptions(crop_size=(32, 40), **fields)
     sample = instances(BOXES)
     example = EvaluationTransform(recipe)(sample)
     assert example["pixel_values"].shape == (3, *size)
@@ -368,7 +370,7 @@ def test_evaluation_resizes_the_image_alone(fields: dict[str, Any], size: tuple[
 
 
 def test_the_longest_and_thinnest_image_keeps_a_pixel() -> None:
-    recipe = TransformRecipe(
+    recipe = TransformOptions(
         crop_size=(32, 40), evaluation_resize="shortest_edge", shortest_edges=[4], longest_edge=10
     )
     assert evaluation_size(recipe, (1, 3000)) == (1, 10)
@@ -384,4 +386,4 @@ def test_the_longest_and_thinnest_image_keeps_a_pixel() -> None:
 )
 def test_fields_that_do_not_go_together(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TransformRecipe(**fields)
+        TransformOptions(**fields)

@@ -21,16 +21,16 @@ from dense_prediction.data.formats.datasets_library import DatasetSplit
 from dense_prediction.data.formats.synthetic_shapes import ShapesSplit
 from dense_prediction.data.images import decode_rgb, read_rgb
 from dense_prediction.data.loading import TASKS, load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.data.rows import ObjectsReader, SemanticReader
 from dense_prediction.data.samples import IGNORE_INDEX
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import DataRecipe
 from miniature import ROOT, draw_rows
 
 
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
-RECIPE = DataRecipe(path="unused", labels=["black", "white"], ignore_index=11)
+RECIPE = DataOptions(path="unused", labels=["black", "white"], ignore_index=11)
 SEMANTIC = "semantic_segmentation"
 
 
@@ -101,7 +101,7 @@ def test_class_names_come_from_the_features(tmp_path: Path) -> None:
     """Labels may also be rows of class ids, with the names in the dataset's features."""
     names = datasets.List(datasets.List(datasets.ClassLabel(names=["sky", "road"])))
     write_parquet(tmp_path, rows_of("label", names, png(IMAGE), [[0, 1, 1, 0, 0, 1]] * 4))
-    data = load_data(DataRecipe(path=str(tmp_path)), SEMANTIC)
+    data = load_data(DataOptions(path=str(tmp_path)), SEMANTIC)
     assert data.labels == ["sky", "road"]
     assert data.things == frozenset()
     assert data.train[0]["semantic_map"].tolist() == [[0, 1, 1, 0, 0, 1]] * 4
@@ -131,7 +131,7 @@ def columns_of(objects: list[dict[str, Any]]) -> dict[str, list[Any]]:
 )
 def test_objects_in_a_column(tmp_path: Path, feature: Any, objects: Any) -> None:
     write_parquet(tmp_path, rows_of("objects", feature, png(IMAGE), objects))
-    data = load_data(DataRecipe(path=str(tmp_path)), "object_detection")
+    data = load_data(DataOptions(path=str(tmp_path)), "object_detection")
     assert (data.labels, data.things) == (["cat", "dog"], {0, 1})
     sample = data.train[0]
     assert sample["boxes"].tolist() == [[1, 1, 3, 3], [0, 2, 3, 4]], "what lies outside must be cut off"
@@ -147,7 +147,7 @@ def test_objects_in_a_column(tmp_path: Path, feature: Any, objects: Any) -> None
 )
 def test_box_formats(box_format: str, box: list[float]) -> None:
     rows = rows_of("objects", datasets.List(OBJECT), png(IMAGE), [CAT | {"bbox": box}])
-    reader = ObjectsReader(DataRecipe(path="unused", box_format=box_format), rows.features)
+    reader = ObjectsReader(DataOptions(path="unused", box_format=box_format), rows.features)
     assert DatasetSplit(rows, reader)[0]["boxes"].tolist() == [[1, 1, 3, 4]]
 
 
@@ -175,7 +175,7 @@ def test_a_picture_without_objects_is_no_bad_sample() -> None:
 def test_a_bad_object_is_reported_by_its_picture(change: dict[str, Any], message: str) -> None:
     numbers = OBJECT | {"category": datasets.Value("int64")}
     rows = rows_of("objects", datasets.List(numbers), png(IMAGE), [CAT, CAT | change])
-    split = DatasetSplit(rows, ObjectsReader(DataRecipe(path="unused", labels=["cat", "dog"]), rows.features))
+    split = DatasetSplit(rows, ObjectsReader(DataOptions(path="unused", labels=["cat", "dog"]), rows.features))
     with pytest.raises(BadSample, match=message) as caught:
         split[0]
     assert "sample 0 of train (street_007)" in str(caught.value)
@@ -184,7 +184,7 @@ def test_a_bad_object_is_reported_by_its_picture(change: dict[str, Any], message
 @pytest.mark.parametrize("feature", [datasets.List, datasets.LargeList], ids=["list", "large list"])
 def test_categories_by_their_names(feature: type) -> None:
     """Names of another spelling are unknown."""
-    named, recipe = OBJECT | {"category": datasets.Value("string")}, DataRecipe(path="unused", labels=["cat", "dog"])
+    named, recipe = OBJECT | {"category": datasets.Value("string")}, DataOptions(path="unused", labels=["cat", "dog"])
     objects = [CAT | {"category": "dog"}, CAT | {"category": "cat"}]
     rows = rows_of("objects", feature(named), png(IMAGE), objects)
     assert DatasetSplit(rows, ObjectsReader(recipe, rows.features))[0]["labels"].tolist() == [1, 0]
@@ -286,14 +286,14 @@ def test_the_recipe_says_what_becomes_of_bad_samples(tmp_path: Path) -> None:
     write_parquet(tmp_path, rows_of("label", datasets.Image(), png(IMAGE)[:60], cell(png(IDS))))
     fields = {"path": str(tmp_path), "labels": ["black", "white"], "ignore_index": 11}
     with pytest.raises(UserError, match="street_007.*image cannot be decoded"):
-        load_data(DataRecipe(**fields), SEMANTIC).train[0]
-    data = load_data(DataRecipe(**fields, bad_samples="skip", max_validation_samples=1), SEMANTIC)
+        load_data(DataOptions(**fields), SEMANTIC).train[0]
+    data = load_data(DataOptions(**fields, bad_samples="skip", max_validation_samples=1), SEMANTIC)
     assert data.train[0] is data.validation[0] is None
     assert (data.train.num_skipped, data.validation.num_skipped) == (1, 1)
 
 
 def test_the_first_samples() -> None:
-    data = load_data(DataRecipe(path="synthetic_shapes", max_train_samples=3, max_validation_samples=2), SEMANTIC)
+    data = load_data(DataOptions(path="synthetic_shapes", max_train_samples=3, max_validation_samples=2), SEMANTIC)
     assert (len(data.train), len(data.validation)) == (3, 2)
 
 
@@ -313,18 +313,20 @@ def test_the_first_samples() -> None:
 def test_what_cannot_be_found_is_said(dataset_folder: Path, fields: dict[str, Any], message: str) -> None:
     defaults = {"path": str(dataset_folder), "labels": ["black", "white"]}
     with pytest.raises(UserError, match=message):
-        load_data(DataRecipe(**(defaults | fields)), SEMANTIC)
+        load_data(DataOptions(**(defaults | fields)), SEMANTIC)
 
 
 def test_a_task_that_a_format_has_no_samples_for() -> None:
     with pytest.raises(UserError, match=r"format=folders has no samples for task=object_detection; .*coco.* have"):
-        load_data(DataRecipe(path="unused", format="folders"), "object_detection")
+        load_data(DataOptions(path="unused", format="folders"), "object_detection")
 
 
 def test_a_folder_is_read(dataset_folder: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("black\nwhite\n\n")
-    recipe = DataRecipe(path=str(dataset_folder), labels=str(names), max_validation_samples=1, test_split="validation")
+    recipe = DataOptions(
+        path=str(dataset_folder), labels=str(names), max_validation_samples=1, test_split="validation"
+    )
     data = load_data(recipe, SEMANTIC)
     assert (len(data.train), len(data.validation), len(data.test)) == (1, 1, 2)
     assert data.labels == ["black", "white"]
@@ -373,7 +375,7 @@ def test_colour_does_not_reveal_the_class() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_shapes_serve_every_task(task: str) -> None:
-    data = load_data(DataRecipe(path="synthetic_shapes", test_split="test"), task)
+    data = load_data(DataOptions(path="synthetic_shapes", test_split="test"), task)
     names = {split[0]["name"] for split in (data.train, data.validation, data.test)}
     assert len(names) == 3, "no split may hold another's samples"
     assert {data.labels[thing] for thing in data.things} == (set() if task == SEMANTIC else set(shapes.LABELS[1:]))

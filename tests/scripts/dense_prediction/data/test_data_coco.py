@@ -15,9 +15,9 @@ from dense_prediction.data.bad_samples import BadSample
 from dense_prediction.data.formats.coco_json import PackedRecords
 from dense_prediction.data.formats.coco_masks import run_lengths
 from dense_prediction.data.loading import Data, load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import VOID
 from dense_prediction.errors import UserError
-from dense_prediction.recipes.schema import DataRecipe
 from miniature import ROOT
 
 
@@ -66,7 +66,7 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> DataRecipe:
+def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> DataOptions:
     """Image 42, called a.png, and image 43, without annotations, as training and validation split."""
     for name in ("a.png", "b.png"):
         write_picture(folder / "pictures" / name, np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8))
@@ -81,13 +81,13 @@ def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) ->
     return recipe_of(folder)
 
 
-def recipe_of(folder: Path, **fields: Any) -> DataRecipe:
+def recipe_of(folder: Path, **fields: Any) -> DataOptions:
     places = (
         {"train": "pictures", "validation": "pictures"},
         {"train": "instances.json", "validation": "instances.json"},
     )
     defaults = {"path": str(folder), "format": "coco", "images": places[0], "annotations": places[1]}
-    return DataRecipe(**(defaults | fields))
+    return DataOptions(**(defaults | fields))
 
 
 def test_all_notations_of_masks(tmp_path: Path) -> None:

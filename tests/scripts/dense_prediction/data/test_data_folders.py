@@ -8,9 +8,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from dense_prediction.data.loading import load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import IGNORE_INDEX
 from dense_prediction.errors import UserError
-from dense_prediction.recipes.schema import DataRecipe
 
 
 SEMANTIC, DETECTION = "semantic_segmentation", "object_detection"
@@ -22,7 +22,7 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b", "nested/a.1")) -> DataRecipe:
+def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b", "nested/a.1")) -> DataOptions:
     for part in ("training", "validation"):
         for stem in stems:
             write_picture(folder / "images" / part / f"{stem}.jpg", np.zeros((4, 5, 3), dtype=np.uint8))
@@ -30,7 +30,7 @@ def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b",
     return ade_recipe(folder)
 
 
-def ade_recipe(folder: Path, **fields: Any) -> DataRecipe:
+def ade_recipe(folder: Path, **fields: Any) -> DataOptions:
     defaults: dict[str, Any] = {
         "path": str(folder),
         "format": "folders",
@@ -39,7 +39,7 @@ def ade_recipe(folder: Path, **fields: Any) -> DataRecipe:
         "labels": ["wall", "sky", "tree"],
         "reduce_labels": True,
     }
-    return DataRecipe(**(defaults | fields))
+    return DataOptions(**(defaults | fields))
 
 
 def test_images_and_masks_are_matched_by_stem(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ CAT = f"<object><name>cat</name><difficult>0</difficult>{BOX}<part><name>head</n
 DOG = f"<object><name>dog</name><difficult>1</difficult>{BOX.replace('>6<', '>99<')}</object>"
 
 
-def write_voc(folder: Path, objects: str) -> DataRecipe:
+def write_voc(folder: Path, objects: str) -> DataOptions:
     """One picture, 2007_000001, of 8 x 10 pixels in the split trainval of both tasks."""
     stem = "2007_000001"
     write_picture(folder / "JPEGImages" / f"{stem}.jpg", np.zeros((8, 10, 3), dtype=np.uint8))
@@ -163,9 +163,9 @@ def write_voc(folder: Path, objects: str) -> DataRecipe:
     return voc_recipe(folder)
 
 
-def voc_recipe(folder: Path, **fields: Any) -> DataRecipe:
+def voc_recipe(folder: Path, **fields: Any) -> DataOptions:
     splits = {"train_split": "trainval", "validation_split": "trainval"}
-    return DataRecipe(**({"path": str(folder), "format": "voc", "labels": ["cat", "dog"]} | splits | fields))
+    return DataOptions(**({"path": str(folder), "format": "voc", "labels": ["cat", "dog"]} | splits | fields))
 
 
 def test_voc_boxes(tmp_path: Path) -> None:

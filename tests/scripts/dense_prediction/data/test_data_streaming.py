@@ -14,20 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
+from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import EvaluationSet, TrainingStream, evaluation_loader, training_loader
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
 from dense_prediction.data import streaming
 from dense_prediction.data.loading import load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import Sample
 from dense_prediction.data.streaming import KEPT_ROWS, Cursor
 from dense_prediction.errors import UserError
-from dense_prediction.recipes.schema import DataRecipe, TransformRecipe
 
 
 COUNT = 12
 BAD = 5
 SEMANTIC = "semantic_segmentation"
-TRANSFORMS = TransformRecipe(crop_size=(8, 8))
+TRANSFORMS = TransformOptions(crop_size=(8, 8))
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, named: bool = True) -> DataRecipe:
+def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, named: bool = True) -> DataOptions:
     """Three files of images whose brightness is their number; the numbers in `bad` cannot be decoded."""
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.Image(), "name": datasets.Value("string")}
@@ -69,12 +70,12 @@ def write_card(folder: Path, num_examples: int) -> None:
     (folder / "README.md").write_text(f"---\ndataset_info: {{splits: [{split}]}}\n---\n")
 
 
-def recipe_of(folder: Path, **fields: Any) -> DataRecipe:
+def recipe_of(folder: Path, **fields: Any) -> DataOptions:
     defaults = {"path": str(folder), "labels": ["a", "b"], "streaming": True, "shuffle_buffer": 5}
-    return DataRecipe(**(defaults | fields))
+    return DataOptions(**(defaults | fields))
 
 
-def stream_of(recipe: DataRecipe, seed: int = 0) -> TrainingStream:
+def stream_of(recipe: DataOptions, seed: int = 0) -> TrainingStream:
     return TrainingStream(load_data(recipe, SEMANTIC).train, TrainingTransform(TRANSFORMS), seed)
 
 
@@ -229,7 +230,7 @@ def test_an_empty_stream_is_refused(tmp_path: Path) -> None:
 
 def test_only_datasets_can_be_streamed() -> None:
     with pytest.raises(ValueError, match="streaming=true needs format=datasets, got format=coco"):
-        DataRecipe(path="unused", format="coco", streaming=True)
+        DataOptions(path="unused", format="coco", streaming=True)
 
 
 def test_a_stream_can_be_sent_to_another_process(tmp_path: Path) -> None:

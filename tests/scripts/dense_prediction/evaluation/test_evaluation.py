@@ -9,16 +9,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import EvaluationSet
 from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.loading import load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring as evaluation
 from dense_prediction.evaluation.measuring import evaluate
 from dense_prediction.models.heads.registry import HEADS, Head
-from dense_prediction.recipes.evaluation_options import EvaluationRecipe
-from dense_prediction.recipes.schema import DataRecipe, TransformRecipe
+from dense_prediction.recipes.schema import EvaluationOptions
 
 
 PRIMARY = {
@@ -64,8 +65,8 @@ def oracle(wrong: int, **fields: Any) -> Head:
 
 
 def evaluation_set(task: str) -> tuple[EvaluationSet, dict[str, Any]]:
-    data = load_data(DataRecipe(path="synthetic_shapes", max_validation_samples=SAMPLES), task)
-    transform = EvaluationTransform(TransformRecipe(crop_size=(32, 32), evaluation_resize="fixed"))
+    data = load_data(DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES), task)
+    transform = EvaluationTransform(TransformOptions(crop_size=(32, 32), evaluation_resize="fixed"))
     return EvaluationSet(data.validation, transform), {"task": task, "labels": data.labels, "things": data.things}
 
 
@@ -115,7 +116,7 @@ def test_views_of_other_tasks_are_refused_before_the_model_runs() -> None:
     data, names = evaluation_set("object_detection")
     model = Model()
     with pytest.raises(UserError, match="not for task=object_detection"):
-        evaluate(Accelerator(cpu=True), model, oracle(0), data, **names, recipe=EvaluationRecipe(flip=True))
+        evaluate(Accelerator(cpu=True), model, oracle(0), data, **names, recipe=EvaluationOptions(flip=True))
     assert not model.calls
 
 
@@ -128,6 +129,6 @@ def test_views_reach_the_model() -> None:
             return SimpleNamespace(logits=inputs["pixel_values"].mean(1, keepdim=True).repeat(1, 5, 1, 1))
 
     model = Dense()
-    recipe = EvaluationRecipe(scales=[0.5, 1.0], flip=True)
+    recipe = EvaluationOptions(scales=[0.5, 1.0], flip=True)
     evaluate(Accelerator(cpu=True), model, HEADS["upernet"], data, **names, recipe=recipe)
     assert [call["pixel_values"].shape[-1] for call in model.calls] == [16, 16, 32, 32] * SAMPLES

@@ -16,7 +16,7 @@ from dense_prediction.errors import UserError
 from dense_prediction.evaluation.views import average_over_views, predict, windows
 from dense_prediction.models.heads.registry import HEADS
 from dense_prediction.models.masks import query_scores
-from dense_prediction.recipes.evaluation_options import EvaluationRecipe
+from dense_prediction.recipes.schema import EvaluationOptions
 
 
 NUM_LABELS = 3
@@ -64,7 +64,7 @@ def resize(maps: torch.Tensor, size: tuple[int, int], antialias: bool = False) -
 @torch.no_grad()
 def semantic_map(model: Toy, image: torch.Tensor, **fields: Any) -> torch.Tensor:
     batch = batch_of(image, padded=tuple(image.shape[-2:]))
-    recipe = EvaluationRecipe(**fields)
+    recipe = EvaluationOptions(**fields)
     (prediction,) = predict(model, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
     return prediction["semantic_map"]
 
@@ -82,7 +82,7 @@ def test_one_view_of_the_whole_picture_is_the_plain_result(toy: Toy, fields: dic
     image = picture(33, 40)
     with torch.no_grad():
         expected = resize(toy(image[None]).logits, (33, 40)).argmax(1)[0]
-        recipe = EvaluationRecipe(**fields)
+        recipe = EvaluationOptions(**fields)
         scores = average_over_views(
             lambda view: toy(view).logits, image[None], recipe, lambda logits: logits.softmax(1)
         )
@@ -95,7 +95,7 @@ def test_one_view_of_the_whole_picture_is_the_plain_result(toy: Toy, fields: dic
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0, 1.75], [0.5]])
 def test_views_are_averaged_as_probabilities(toy: Toy, scales: list[float], flip: bool) -> None:
     image = picture(30, 41)
-    recipe = EvaluationRecipe(scales=scales, flip=flip)
+    recipe = EvaluationOptions(scales=scales, flip=flip)
     views = []
     for scale in scales:
         view = resize(image[None], (round(30 * scale), round(41 * scale)), antialias=True)
@@ -128,7 +128,7 @@ def test_overlapping_windows_average_their_scores(toy: Toy) -> None:
         part = image[:, top : top + 16, left : left + 20]
         total[:, top : top + 16, left : left + 20] += resize(toy(part[None]).logits, (16, 20))[0]
         count[top : top + 16, left : left + 20] += 1
-    recipe = EvaluationRecipe(window=(16, 20), stride=(10, 12))
+    recipe = EvaluationOptions(window=(16, 20), stride=(10, 12))
     toy.seen.clear()
     scores = average_over_views(lambda view: toy(view).logits, image[None], recipe, lambda logits: logits.softmax(1))
     torch.testing.assert_close(scores[0], total / count)
@@ -157,7 +157,7 @@ def test_windows_cover_every_pixel_and_stay_inside(
 @torch.no_grad()
 def test_images_of_a_batch_are_seen_without_their_padding(toy: Toy) -> None:
     small, large = picture(20, 30, 1), picture(33, 41, 2)
-    recipe = EvaluationRecipe(scales=[1.0, 1.5], flip=True)
+    recipe = EvaluationOptions(scales=[1.0, 1.5], flip=True)
     batch = batch_of(small, large, padded=(40, 64))
     found = predict(toy, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
     for image, prediction in zip((small, large), found, strict=True):
@@ -179,7 +179,7 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
         seen.append(query_scores(output))
         return output
 
-    recipe = EvaluationRecipe(scales=[1.0, 2.0])
+    recipe = EvaluationOptions(scales=[1.0, 2.0])
     batch = batch_of(image, padded=(24, 36))
     (found,) = predict(model, HEADS["mask2former"], batch, "semantic_segmentation", OPTIONS, recipe)
     expected = sum(resize(scores, (24, 36)) for scores in seen)
@@ -188,7 +188,7 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
 
 
 def test_only_semantic_maps_have_views() -> None:
-    recipe, batch = EvaluationRecipe(flip=True), batch_of(picture(8, 8), padded=(8, 8))
+    recipe, batch = EvaluationOptions(flip=True), batch_of(picture(8, 8), padded=(8, 8))
     with pytest.raises(UserError, match="not for task=panoptic_segmentation: leave them out"):
         predict(Toy(), HEADS["mask2former"], batch, "panoptic_segmentation", OPTIONS, recipe)
 
@@ -206,11 +206,11 @@ def test_only_semantic_maps_have_views() -> None:
 )
 def test_wrong_options_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        EvaluationRecipe(**fields)
+        EvaluationOptions(**fields)
 
 
 def test_options_are_fields_of_a_recipe() -> None:
     """Every field has a description, from which --help is made."""
-    assert all(field.default.description for field in dataclasses.fields(EvaluationRecipe))
-    assert EvaluationRecipe().is_plain
-    assert not EvaluationRecipe(scales=[2.0]).is_plain
+    assert all(field.default.description for field in dataclasses.fields(EvaluationOptions))
+    assert EvaluationOptions().is_plain
+    assert not EvaluationOptions(scales=[2.0]).is_plain

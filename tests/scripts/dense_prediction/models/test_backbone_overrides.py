@@ -9,13 +9,13 @@ from transformers import PreTrainedConfig, ViTConfig
 
 from dense_prediction.errors import UserError
 from dense_prediction.models.backbones import build_backbone
-from dense_prediction.recipes.schema import BackboneRecipe
+from dense_prediction.models.options import BackboneOptions
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerPreTrainedModel
 
 
 @pytest.fixture
 def checkpoint(backbone_file: Path, tmp_path: Path) -> str:
-    build_backbone(BackboneRecipe(config=str(backbone_file))).save_pretrained(tmp_path)
+    build_backbone(BackboneOptions(config=str(backbone_file))).save_pretrained(tmp_path)
     return str(tmp_path)
 
 
@@ -38,7 +38,7 @@ def test_a_misspelt_override_is_explained(
 ) -> None:
     place = {"config": str(backbone_file)} if source == "config" else {"checkpoint": checkpoint}
     with pytest.raises(UserError, match=message) as caught:
-        build_backbone(BackboneRecipe(**place, overrides=overrides))
+        build_backbone(BackboneOptions(**place, overrides=overrides))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -46,7 +46,7 @@ def test_a_misspelt_override_is_explained(
 def test_another_library_s_trunk_can_be_named(backbone_file: Path) -> None:
     trunk = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
     with torch.device("meta"):
-        backbone = build_backbone(BackboneRecipe(config=str(backbone_file), overrides={"trunk_config": trunk}))
+        backbone = build_backbone(BackboneOptions(config=str(backbone_file), overrides={"trunk_config": trunk}))
     assert isinstance(backbone.config.trunk_config, ViTConfig)
 
 
@@ -69,7 +69,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_published_trunk_takes_the_place_of_the_config_s(published: dict[str, Any], backbone_file: Path) -> None:
     fields = {"config": str(backbone_file), "trunk": "timm/x", "freeze_trunk": True}
-    backbone = build_backbone(BackboneRecipe(**fields, overrides={"num_extra_cti": 0}), ["stage2", "stage4"])
+    backbone = build_backbone(BackboneOptions(**fields, overrides={"num_extra_cti": 0}), ["stage2", "stage4"])
     assert isinstance(backbone, ViTCoMerBackbone)
     assert backbone.config.hidden_size == 64, "the config's own trunk has 32"
     assert (backbone.config.depths, backbone.config.num_extra_cti) == ([1, 1, 1, 1], 0)
@@ -80,7 +80,7 @@ def test_a_published_trunk_takes_the_place_of_the_config_s(published: dict[str, 
 
 def test_the_baseline_takes_a_published_trunk(published: dict[str, Any], backbone_file: Path) -> None:
     overrides = {"model_type": "simple_feature_pyramid"}
-    build_backbone(BackboneRecipe(config=str(backbone_file), trunk="timm/x", overrides=overrides))
+    build_backbone(BackboneOptions(config=str(backbone_file), trunk="timm/x", overrides=overrides))
     assert issubclass(published["cls"].config_class, PreTrainedConfig)
     assert published["cls"].config_class.model_type == "simple_feature_pyramid"
 
@@ -95,10 +95,10 @@ def test_the_baseline_takes_a_published_trunk(published: dict[str, Any], backbon
 )
 def test_two_trunks_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="backbone.trunk=timm/x brings a trunk and its weights: it needs"):
-        build_backbone(BackboneRecipe(trunk="timm/x", **fields))
+        build_backbone(BackboneOptions(trunk="timm/x", **fields))
 
 
 @pytest.mark.usefixtures("published")
 def test_a_trunk_that_is_not_found_is_one_line(backbone_file: Path) -> None:
     with pytest.raises(UserError, match=r"^backbone.trunk=timm/none: there is no timm/none$"):
-        build_backbone(BackboneRecipe(config=str(backbone_file), trunk="timm/none"))
+        build_backbone(BackboneOptions(config=str(backbone_file), trunk="timm/none"))

@@ -17,8 +17,8 @@ from dense_prediction.errors import UserError
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of, head_of, task_of, things_of
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.queries import count_positions, smallest_side
-from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe
 from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, SIZES, THINGS, build, draw_batch
 from modeling_vit_comer import restore_heads
 
@@ -90,8 +90,8 @@ def test_images_with_fewer_positions_than_queries_are_refused(name: str, backbon
 
 
 def detector(name: str, queries: int, backbone_file: Path) -> PreTrainedModel:
-    head = HeadRecipe(name=name, config=FIELDS[name] | {"num_queries": queries})
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[name].out_features)
+    head = HeadOptions(name=name, config=FIELDS[name] | {"num_queries": queries})
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[name].out_features)
     return build_model(head, backbone, LABELS, "object_detection")
 
 
@@ -362,22 +362,26 @@ def test_memory_does_not_grow_with_the_number_of_queries(task: Task, monkeypatch
 @pytest.mark.parametrize(
     ("head", "task", "message"),
     [
-        (HeadRecipe(name="upernet"), "object_detection", "head.name=upernet cannot be .* use detr or deformable_detr"),
-        (HeadRecipe(name="detr", config={"d_modle": 3}), "object_detection", "d_modle: DetrConfig .* d_model"),
-        (HeadRecipe(name="d_fine", config={"d_model": "x"}), "object_detection", "head.config: .*d_model"),
-        (HeadRecipe(name="mask2former", config={"hidden_dim": 30}), "panoptic_segmentation", "head.config: .*30"),
+        (
+            HeadOptions(name="upernet"),
+            "object_detection",
+            "head.name=upernet cannot be .* use detr or deformable_detr",
+        ),
+        (HeadOptions(name="detr", config={"d_modle": 3}), "object_detection", "d_modle: DetrConfig .* d_model"),
+        (HeadOptions(name="d_fine", config={"d_model": "x"}), "object_detection", "head.config: .*d_model"),
+        (HeadOptions(name="mask2former", config={"hidden_dim": 30}), "panoptic_segmentation", "head.config: .*30"),
     ],
 )
-def test_a_wrong_head_is_refused(head: HeadRecipe, task: Task, message: str, backbone_file: Path) -> None:
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), ["stage4"])
+def test_a_wrong_head_is_refused(head: HeadOptions, task: Task, message: str, backbone_file: Path) -> None:
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), ["stage4"])
     with pytest.raises(UserError, match=message):
         build_model(head, backbone, LABELS, task)
 
 
 @pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
 def test_the_model_takes_over_the_weights_of_the_backbone(name: str, task: Task, backbone_file: Path) -> None:
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[name].out_features)
-    model = build_model(HeadRecipe(name=name, config=FIELDS[name]), backbone, LABELS, task)
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[name].out_features)
+    model = build_model(HeadOptions(name=name, config=FIELDS[name]), backbone, LABELS, task)
     expected = backbone.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in encoder_of(model).state_dict().items())
 
@@ -393,9 +397,9 @@ def test_deformable_attention_of_a_head_runs_on_the_kernel(name: str, task: Task
 
 
 def test_fields_of_a_recipe_win(backbone_file: Path) -> None:
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS["rt_detr"].out_features)
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS["rt_detr"].out_features)
     fields = FIELDS["rt_detr"] | {"freeze_backbone_batch_norms": True}
-    config = build_model(HeadRecipe(name="rt_detr", config=fields), backbone, LABELS, "object_detection").config
+    config = build_model(HeadOptions(name="rt_detr", config=fields), backbone, LABELS, "object_detection").config
     assert config.freeze_backbone_batch_norms is True
     assert HEADS["rt_detr"].settings({}, backbone)["freeze_backbone_batch_norms"] is False
     assert (config.encoder_in_channels, config.decoder_in_channels) == ([32] * 3, [32] * 3)

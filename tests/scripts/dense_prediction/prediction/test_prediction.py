@@ -10,15 +10,16 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.batches.types import PredictionOptions, Task
 from dense_prediction.errors import UserError
 from dense_prediction.models.building import task_of, things_of
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import HeadOptions
 from dense_prediction.models.processors import build_processor, padding_divisor
 from dense_prediction.prediction.saved_models import load_model, predict_image, prepare_image
-from dense_prediction.recipes.schema import HeadRecipe, TransformRecipe
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from modeling_vit_comer import restore_heads
 
@@ -32,8 +33,8 @@ RESIZE = {
 OPTIONS = PredictionOptions(things=frozenset({1, 2}), object_threshold=0.0)
 
 
-def transforms_for(resize: str, **fields: Any) -> TransformRecipe:
-    return TransformRecipe(crop_size=(64, 96), image_mean=(0.4, 0.5, 0.6), **RESIZE[resize], **fields)
+def transforms_for(resize: str, **fields: Any) -> TransformOptions:
+    return TransformOptions(crop_size=(64, 96), image_mean=(0.4, 0.5, 0.6), **RESIZE[resize], **fields)
 
 
 def draw_image(height: int, width: int, mode: str = "RGB") -> Image.Image:
@@ -45,7 +46,7 @@ def draw_image(height: int, width: int, mode: str = "RGB") -> Image.Image:
 @pytest.mark.parametrize("name", HEADS)
 def test_the_processor_prepares_an_image_as_the_evaluation_does(name: str, resize: str, tmp_path: Path) -> None:
     """Also when it was saved and read back: size, padding and every pixel."""
-    recipe, transforms = HeadRecipe(name=name, config=FIELDS[name]), transforms_for(resize, size_divisor=6)
+    recipe, transforms = HeadOptions(name=name, config=FIELDS[name]), transforms_for(resize, size_divisor=6)
     build_processor(recipe, transforms).save_pretrained(tmp_path)
     processor = HEADS[name].processor_class.from_pretrained(tmp_path)
     for size in ((33, 47), (47, 33), (80, 61), (300, 400)):
@@ -63,7 +64,7 @@ def test_the_processor_prepares_an_image_as_the_evaluation_does(name: str, resiz
 def test_a_saved_model_predicts_the_same(name: str, task: Task, backbone_file: Path, tmp_path: Path) -> None:
     model = build(name, task, backbone_file).eval()
     resize = "shortest_edge" if task == "object_detection" else "none"
-    processor = build_processor(HeadRecipe(name=name, config=FIELDS[name]), transforms_for(resize))
+    processor = build_processor(HeadOptions(name=name, config=FIELDS[name]), transforms_for(resize))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, processor_again = load_model(tmp_path, CPU)
@@ -86,7 +87,7 @@ def test_a_saved_model_predicts_the_same(name: str, task: Task, backbone_file: P
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_images_of_other_modes_are_read_as_rgb(mode: str, backbone_file: Path) -> None:
     model = build("upernet", "semantic_segmentation", backbone_file).eval()
-    processor = build_processor(HeadRecipe(name="upernet"), transforms_for("none"))
+    processor = build_processor(HeadOptions(name="upernet"), transforms_for("none"))
     image = draw_image(33, 47, mode)
     found = predict_image(model, processor, image, OPTIONS)["semantic_map"]
     expected = predict_image(model, processor, image.convert("RGB"), OPTIONS)["semantic_map"]

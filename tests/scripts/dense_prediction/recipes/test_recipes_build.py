@@ -18,11 +18,13 @@ from transformers import PreTrainedModel
 from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
 from dense_prediction.data.loading import load_data
+from dense_prediction.data.options import DataOptions
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import BackboneOptions
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import BackboneRecipe, DataRecipe, Recipe
+from dense_prediction.recipes.schema import Recipe
 from dense_prediction.training.optimization import build_optimizer, parameter_groups
 from dense_prediction.training.schedules import build_scheduler, training_steps
 from dense_prediction.training.step_size import samples_per_step
@@ -54,7 +56,7 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def backbone_of(recipe: str, out_features: str) -> PreTrainedModel:
     with torch.device("meta"):
-        return build_backbone(BackboneRecipe(**json.loads(recipe)), json.loads(out_features))
+        return build_backbone(BackboneOptions(**json.loads(recipe)), json.loads(out_features))
 
 
 def model_of(recipe: Recipe, labels: list[str]) -> PreTrainedModel:
@@ -73,13 +75,13 @@ def write_images(folder: Path, names: list[str], mode: str) -> None:
         Image.fromarray(pixels).save(folder / name)
 
 
-def write_folders(recipe: DataRecipe, root: Path) -> None:
+def write_folders(recipe: DataOptions, root: Path) -> None:
     for images, masks in zip(recipe.images.values(), recipe.masks.values(), strict=True):
         write_images(root / images, ["a.png", "b.png"], "RGB")
         write_images(root / masks, [f"a{recipe.mask_suffix}", f"b{recipe.mask_suffix}"], "L")
 
 
-def write_coco(recipe: DataRecipe, root: Path) -> None:
+def write_coco(recipe: DataOptions, root: Path) -> None:
     for split, annotations in recipe.annotations.items():
         write_images(root / recipe.images[split], ["1.png", "2.png"], "RGB")
         square = [4, 4, 40, 4, 40, 40, 4, 40]
@@ -97,7 +99,7 @@ def write_coco(recipe: DataRecipe, root: Path) -> None:
         path.write_text(json.dumps(tree))
 
 
-def write_dataset(recipe: DataRecipe, root: Path) -> None:
+def write_dataset(recipe: DataOptions, root: Path) -> None:
     write_images(root / "files", ["image.png"], "RGB")
     write_images(root / "files", ["label.png"], "L")
     columns = {recipe.image_column: "image.png", recipe.label_column: "label.png"}
@@ -114,7 +116,7 @@ def root_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write = {"folders": write_folders, "coco": write_coco, "datasets": write_dataset}
     roots: dict[str, Path] = {}
 
-    def find(recipe: DataRecipe) -> Path:
+    def find(recipe: DataOptions) -> Path:
         key = repr(recipe)
         if key not in roots:
             roots[key] = tmp_path_factory.mktemp("data")

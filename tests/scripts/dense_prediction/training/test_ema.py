@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from dense_prediction.recipes.schema import OptimizationRecipe
+from dense_prediction.recipes.schema import OptimizationOptions
 from dense_prediction.training.ema import build_average, ema_decay
 
 
-WARM = OptimizationRecipe(learning_rate=1.0, ema_decay=0.75, ema_warmup_steps=3)
+WARM = OptimizationOptions(learning_rate=1.0, ema_decay=0.75, ema_warmup_steps=3)
 
 
 def tiny_model() -> nn.Module:
@@ -31,13 +31,13 @@ def train_step(model: nn.Module, average: AveragedModel) -> None:
 
 
 def test_no_decay_means_no_average() -> None:
-    assert build_average(tiny_model(), OptimizationRecipe(learning_rate=1.0)) is None
+    assert build_average(tiny_model(), OptimizationOptions(learning_rate=1.0)) is None
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
 def test_weights_and_statistics_are_averaged_and_counters_copied(warmup: int) -> None:
     model = tiny_model()
-    recipe = OptimizationRecipe(learning_rate=1.0, ema_decay=0.75, ema_warmup_steps=warmup)
+    recipe = OptimizationOptions(learning_rate=1.0, ema_decay=0.75, ema_warmup_steps=warmup)
     average = build_average(model, recipe)
     expected = {}
     for step in range(5):

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig
 from dense_prediction.errors import UserError
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.recipes.schema import BackboneRecipe, HeadRecipe, OptimizationRecipe
+from dense_prediction.models.options import BackboneOptions, HeadOptions
+from dense_prediction.recipes.schema import OptimizationOptions
 from dense_prediction.training.optimization import build_optimizer, describe_groups, parameter_groups
 from miniature import HEADS
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
@@ -49,13 +50,13 @@ TRUNKS = {
 @pytest.fixture(scope="module")
 def make_model(backbone_file: Path) -> Callable[..., PreTrainedModel]:
     def make(head: str = "upernet", **fields: object) -> PreTrainedModel:
-        backbone = build_backbone(BackboneRecipe(config=str(backbone_file), **fields))
-        return build_model(HeadRecipe(name=head, config=HEADS[head]), backbone, ["a", "b"], "semantic_segmentation")
+        backbone = build_backbone(BackboneOptions(config=str(backbone_file), **fields))
+        return build_model(HeadOptions(name=head, config=HEADS[head]), backbone, ["a", "b"], "semantic_segmentation")
 
     return make
 
 
-def settings_by_name(model: nn.Module, recipe: OptimizationRecipe) -> Settings:
+def settings_by_name(model: nn.Module, recipe: OptimizationOptions) -> Settings:
     """(learning rate, weight decay) of every parameter that is optimized, each found in one group only."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     settings: Settings = {}
@@ -69,7 +70,7 @@ def settings_by_name(model: nn.Module, recipe: OptimizationRecipe) -> Settings:
 @pytest.mark.parametrize("head", HEADS)
 def test_weight_decay_hits_matrices_alone(make_model: Callable[..., PreTrainedModel], head: str) -> None:
     model = make_model(head)
-    settings = settings_by_name(model, OptimizationRecipe(learning_rate=1.0, weight_decay=0.5))
+    settings = settings_by_name(model, OptimizationOptions(learning_rate=1.0, weight_decay=0.5))
     assert set(settings) == {name for name, _ in model.named_parameters()}
     spared = {name for name, (_, decay) in settings.items() if decay == 0}
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
@@ -84,7 +85,7 @@ def test_weight_decay_hits_matrices_alone(make_model: Callable[..., PreTrainedMo
 
 
 def test_the_trunk_learns_slower_the_deeper_a_block_lies(make_model: Callable[..., PreTrainedModel]) -> None:
-    recipe = OptimizationRecipe(learning_rate=1.0, trunk_lr_multiplier=0.1, layer_decay=0.5)
+    recipe = OptimizationOptions(learning_rate=1.0, trunk_lr_multiplier=0.1, layer_decay=0.5)
     rates = {name: rate for name, (rate, _) in settings_by_name(make_model(), recipe).items()}
     trunk = "backbone.trunk"
     for block in range(4):
@@ -101,7 +102,7 @@ def trunk_backbone(request: pytest.FixtureRequest) -> ViTCoMerBackbone:
 
 
 def test_every_trunk_has_its_depths(trunk_backbone: ViTCoMerBackbone) -> None:
-    recipe = OptimizationRecipe(learning_rate=1.0, layer_decay=0.5)
+    recipe = OptimizationOptions(learning_rate=1.0, layer_decay=0.5)
     rates = {name: rate for name, (rate, _) in settings_by_name(trunk_backbone, recipe).items()}
     block = re.compile(r"^trunk\..*?\blayers?\.(\d+)\.")
     blocks = {name: 4 - int(block.search(name)[1]) for name in rates if block.search(name)}
@@ -112,7 +113,7 @@ def test_every_trunk_has_its_depths(trunk_backbone: ViTCoMerBackbone) -> None:
 
 
 def test_in_every_trunk_only_matrices_decay(trunk_backbone: ViTCoMerBackbone) -> None:
-    settings = settings_by_name(trunk_backbone, OptimizationRecipe(learning_rate=1.0, weight_decay=0.5))
+    settings = settings_by_name(trunk_backbone, OptimizationOptions(learning_rate=1.0, weight_decay=0.5))
     layers = {id(module.weight) for module in trunk_backbone.modules() if isinstance(module, MATRICES)}
     for name, parameter in trunk_backbone.named_parameters():
         assert (settings[name][1] > 0) == (id(parameter) in layers), name
@@ -120,7 +121,7 @@ def test_in_every_trunk_only_matrices_decay(trunk_backbone: ViTCoMerBackbone) ->
 
 def test_the_log_says_how_much_learns_how_fast(make_model: Callable[..., PreTrainedModel]) -> None:
     model = make_model()
-    groups = parameter_groups(model, OptimizationRecipe(learning_rate=1.0, trunk_lr_multiplier=0.1))
+    groups = parameter_groups(model, OptimizationOptions(learning_rate=1.0, trunk_lr_multiplier=0.1))
     lines = describe_groups(groups).splitlines()
     assert len(lines) == len(groups) == 4
     assert lines[0].startswith("learning rate 1.00e+00, weight decay 0.01: ")
@@ -134,7 +135,7 @@ def test_the_log_says_how_much_learns_how_fast(make_model: Callable[..., PreTrai
 def test_the_optimizer_steps_the_groups(make_model: Callable[..., PreTrainedModel]) -> None:
     """Without a gradient AdamW only decays, by rate times decay: what decays and how fast shows in the weights."""
     model = make_model()
-    recipe = OptimizationRecipe(learning_rate=0.5, trunk_lr_multiplier=0.1, weight_decay=0.5)
+    recipe = OptimizationOptions(learning_rate=0.5, trunk_lr_multiplier=0.1, weight_decay=0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -151,7 +152,7 @@ def test_the_optimizer_steps_the_groups(make_model: Callable[..., PreTrainedMode
 
 def test_a_frozen_trunk_is_left_out(make_model: Callable[..., PreTrainedModel]) -> None:
     model = make_model(freeze_trunk=True)
-    names = settings_by_name(model, OptimizationRecipe(learning_rate=1.0, trunk_lr_multiplier=0.1))
+    names = settings_by_name(model, OptimizationOptions(learning_rate=1.0, trunk_lr_multiplier=0.1))
     assert names
     assert not [name for name in names if ".trunk." in name]
 
@@ -159,8 +160,8 @@ def test_a_frozen_trunk_is_left_out(make_model: Callable[..., PreTrainedModel]) 
 def test_treating_an_absent_trunk_apart_is_refused() -> None:
     resnet = ResNetBackbone(ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1]))
     with pytest.raises(UserError, match="need a backbone with a ViT trunk"):
-        parameter_groups(resnet, OptimizationRecipe(learning_rate=1.0, layer_decay=0.9))
-    assert parameter_groups(resnet, OptimizationRecipe(learning_rate=1.0))
+        parameter_groups(resnet, OptimizationOptions(learning_rate=1.0, layer_decay=0.9))
+    assert parameter_groups(resnet, OptimizationOptions(learning_rate=1.0))
 
 
 def test_the_model_takes_over_the_weights_of_the_backbone(make_model: Callable[..., PreTrainedModel]) -> None:
@@ -171,6 +172,6 @@ def test_the_model_takes_over_the_weights_of_the_backbone(make_model: Callable[.
     weights = {key: torch.full_like(value, 0.5) for key, value in encoder.state_dict().items()}
     encoder.load_state_dict(weights)
     copy = build_model(
-        HeadRecipe(name="upernet", config=HEADS["upernet"]), encoder, ["a", "b"], "semantic_segmentation"
+        HeadOptions(name="upernet", config=HEADS["upernet"]), encoder, ["a", "b"], "semantic_segmentation"
     )
     assert all((value == 0.5).all() for value in copy.backbone.state_dict().values() if value.is_floating_point())

@@ -9,7 +9,7 @@ from torch import nn
 
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import Recipe, TrainingRecipe
+from dense_prediction.recipes.schema import Recipe, TrainingOptions
 from dense_prediction.training.schedules import build_scheduler, rate_share, training_steps
 from miniature import ROOT
 
@@ -104,8 +104,8 @@ def test_the_schedule_goes_on_from_its_state(recipe_file: Path) -> None:
     assert resumed.get_last_lr() == scheduler.get_last_lr()
 
 
-def training(**fields: int) -> TrainingRecipe:
-    return TrainingRecipe(evaluate_every=1, checkpoint_every=1, **fields)
+def training(**fields: int) -> TrainingOptions:
+    return TrainingOptions(evaluate_every=1, checkpoint_every=1, **fields)
 
 
 @pytest.mark.parametrize(

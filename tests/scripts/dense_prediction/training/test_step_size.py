@@ -2,14 +2,14 @@
 
 import pytest
 
-from dense_prediction.recipes.schema import TrainingRecipe
+from dense_prediction.recipes.schema import TrainingOptions
 from dense_prediction.training.step_size import warn_of_step_size
 
 
 def warning_of(
     caplog: pytest.LogCaptureFixture, processes: int, wanted: int | None, batch_size: int = 2, accumulation: int = 1
 ) -> str:
-    training = TrainingRecipe(
+    training = TrainingOptions(
         steps=1,
         batch_size=batch_size,
         gradient_accumulation=accumulation,

@@ -17,8 +17,8 @@ import train
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
 from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.options import BackboneOptions
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.recipes.schema import BackboneRecipe
 from dense_prediction.training import checkpointing
 from dense_prediction.training.checkpointing import flatten
 from dense_prediction.training.huggingface.arguments import training_arguments
@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(
 
 @pytest.mark.parametrize("head_name", ["deformable_detr"], indirect=True)
 def test_parameters_that_a_head_does_not_use_are_frozen(backbone_file: Path, head_name: str) -> None:
-    backbone = build_backbone(BackboneRecipe(config=str(backbone_file)), HEADS[head_name].out_features)
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head_name].out_features)
     unused = freeze_unused(backbone)
     assert "norm.stage1.weight" in unused
     assert backbone.training

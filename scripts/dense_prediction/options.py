@@ -1,0 +1,24 @@
+"""What the option classes of all rooms share: ranges of numbers, and trees of values."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+
+FORBID_UNKNOWN = ConfigDict(extra="forbid")
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+Tree = dict[str, Any]
+
+
+def merge(below: Tree, above: Tree) -> Tree:
+    """`below` with the values of `above`; trees that both have are merged."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_trees = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_trees else value
+    return merged

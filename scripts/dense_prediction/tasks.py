@@ -1,0 +1,33 @@
+"""What a task is: the one record of all that differs between tasks. The records themselves: `evaluation/tasks.py`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+
+Annotation = Mapping[str, Any]
+"""A prediction, or what a sample's annotators drew: tensors or arrays at the image's own size, by their columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What there is to be learnt.
+
+    Attributes:
+        name: as recipes and the configs of trained models call it.
+        columns: what a sample has beside its image, as `data.samples.Sample` describes it.
+        metric: class names, and the ids of the countable classes -> an `evaluation.metrics.metric.Metric`.
+        draw: a picture, arrays of its size (`drawing.annotations.Arrays`), class names and a `drawing.pictures.Style`
+            -> the picture with the arrays drawn over it.
+        describe: a prediction -> what JSON says of each of its objects, segments or classes.
+        averages_views: whether its scores of several views of a picture can be averaged.
+        call: what a pipeline of transformers takes for this task beside a picture, as Python has it.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    metric: Callable[[list[str], Set[int]], Any]
+    draw: Callable[..., Any]
+    describe: Callable[[Annotation], Iterator[dict[str, Any]]]
+    averages_views: bool = False
+    call: str = ""

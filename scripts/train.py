@@ -3,13 +3,16 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic.fields import FieldInfo
 
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.recipes.loading import default_of, dotted_fields, load_recipe
-from dense_prediction.training.loop import TrainingRun
-from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
+
+
+if TYPE_CHECKING:
+    from dense_prediction.training.loop import TrainingRun
 
 
 DESCRIPTION = """\
@@ -27,15 +30,17 @@ predictions/ (pictures), results.json and checkpoints/. Paths are relative to th
 """
 
 
-def report(training_run: TrainingRun) -> None:
+def report(training_run: "TrainingRun") -> None:
     """Name all that a person wants to find."""
+    from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
+
     output, state = training_run.output, training_run.state
     stopped = "" if state.step == training_run.steps else f", stopped early at step {state.step}"
     print(
         f"validation {training_run.metric} {state.best_score:.4f} at step {state.best_step}{stopped}, "
         f"{state.seconds:.0f} s of training and evaluation"
     )
-    print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {output / 'results.json'}")
+    print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {training_run.results_file}")
 
 
 def describe_keys() -> str:
@@ -63,7 +68,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    training_run = TrainingRun(load_recipe(arguments.recipe, arguments.overrides))
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    # Not before the arguments are read, because torch takes seconds.
+    from dense_prediction.training.loop import TrainingRun
+
+    training_run = TrainingRun(recipe)
     training_run.train()
     if training_run.is_main:
         report(training_run)

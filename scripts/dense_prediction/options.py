@@ -22,3 +22,11 @@ def merge(below: Tree, above: Tree) -> Tree:
         both_trees = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both_trees else value
     return merged
+
+
+def flatten(tree: Tree, prefix: str = "") -> Tree:
+    """Nested dicts as one, with dotted keys."""
+    flat: Tree = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -21,7 +21,7 @@ from dense_prediction.models.processors import build_processor
 from miniature_heads import FIELDS, LABELS, THINGS
 
 
-TASKS: dict[Task, str] = {
+HEAD_OF_TASK: dict[Task, str] = {
     "semantic_segmentation": "upernet",
     "instance_segmentation": "mask2former",
     "panoptic_segmentation": "mask2former",
@@ -55,7 +55,7 @@ def save_model(
 ) -> Path:
     """A model for the task with random weights, the same each time, as train.py saves one."""
     torch.manual_seed(0)
-    head = HeadOptions(name=TASKS[task], config=FIELDS[TASKS[task]])
+    head = HeadOptions(name=HEAD_OF_TASK[task], config=FIELDS[HEAD_OF_TASK[task]])
     backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
     build_model(head, backbone, list(labels), task, things).save_pretrained(folder)
     build_processor(head, transforms()).save_pretrained(folder)

@@ -12,16 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import train
-from dense_prediction.batches.streams import EvaluationSet
-from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.experiment import Experiment
 from dense_prediction.models.backbones import build_backbone
-from dense_prediction.models.building import task_of, things_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.building import head_of, task_of, things_of
 from dense_prediction.models.options import BackboneOptions
-from dense_prediction.prediction.saved_models import load_model
+from dense_prediction.models.saved_models import read_model
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.loop import TrainingRun
 from scripts_in_process import run_script
@@ -113,26 +110,19 @@ def test_the_best_model_measures_what_the_run_reported(finished: Path, recipe_fi
     """Read from its folder alone."""
     recipe, results = load_recipe(recipe_file), results_of(finished)
     data = load_data(recipe.data, recipe.task)
-    model, processor = load_model(finished / "best_model", CPU)
+    model, processor = read_model(finished / "best_model", CPU)
     assert (task_of(model), things_of(model)) == (task, data.things)
     assert list(model.config.id2label.values()) == data.labels
     assert processor.do_resize is False
-    numbers = evaluate(
-        Accelerator(),
-        model,
-        HEADS[recipe.head.name],
-        EvaluationSet(data.validation, EvaluationTransform(recipe.transforms)),
-        task=recipe.task,
-        labels=data.labels,
-        things=data.things,
-    )
+    experiment = Experiment(recipe, head_of(model))
+    numbers = experiment.measure(Accelerator(), model, experiment.validation)
     expected = next(numbers for numbers in results["evaluations"] if numbers["step"] == results["best_step"])
     assert {"step": results["best_step"]} | numbers == expected
 
 
 def test_the_last_model_is_that_of_the_last_step(finished: Path) -> None:
     weights = load_file(finished / "checkpoints/step_00000004/model.safetensors")
-    saved = load_model(finished / "last_model", CPU)[0].state_dict()
+    saved = read_model(finished / "last_model", CPU)[0].state_dict()
     assert len(weights) > 100
     assert all(torch.equal(saved[name], value) for name, value in weights.items())
 
@@ -211,7 +201,7 @@ def test_the_average_of_the_weights_is_measured_and_saved(recipe_file: Path, tmp
     assert run_script(train, recipe_file, *arguments) == 0
     checkpoint = tmp_path / "checkpoints/step_00000004"
     weights, average = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "average"))
-    saved = load_model(tmp_path / "last_model", CPU)[0].state_dict()
+    saved = read_model(tmp_path / "last_model", CPU)[0].state_dict()
     assert all(torch.equal(saved[name], average[f"module.{name}"]) for name in saved)
     assert int(average["n_averaged"]) == 4
     assert not all(torch.equal(saved[name], weights[name]) for name in saved)
@@ -224,7 +214,13 @@ def test_the_average_of_the_weights_is_measured_and_saved(recipe_file: Path, tmp
 def test_early_stopping(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two evaluations in a row that are no better; a run that has stopped does not go on when resumed."""
     scores = {1: 0.1, 2: 0.3, 3: 0.3, 4: 0.2, 5: 0.9}
-    monkeypatch.setattr(TrainingRun, "_measure", lambda run: {"mean_iou": scores[run.state.step]})
+    evaluate = TrainingRun._evaluate
+
+    def evaluate_as(run: TrainingRun) -> None:
+        run.experiment.measure = lambda *_: {"mean_iou": scores[run.state.step]}
+        evaluate(run)
+
+    monkeypatch.setattr(TrainingRun, "_evaluate", evaluate_as)
     arguments = [f"output={tmp_path}", "training.evaluate_every=1", "training.early_stopping=2"]
     for resume in ([], ["resume=auto"]):
         assert run_script(train, recipe_file, *arguments, *resume) == 0

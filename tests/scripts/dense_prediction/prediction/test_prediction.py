@@ -19,7 +19,8 @@ from dense_prediction.models.building import task_of, things_of
 from dense_prediction.models.heads.registry import HEADS
 from dense_prediction.models.options import HeadOptions
 from dense_prediction.models.processors import build_processor, padding_divisor
-from dense_prediction.prediction.saved_models import load_model, predict_image, prepare_image
+from dense_prediction.models.saved_models import read_model
+from dense_prediction.prediction.trained_model import predict_image, prepare_image
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from modeling_vit_comer import restore_heads
 
@@ -67,7 +68,7 @@ def test_a_saved_model_predicts_the_same(name: str, task: Task, backbone_file: P
     processor = build_processor(HeadOptions(name=name, config=FIELDS[name]), transforms_for(resize))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    again, processor_again = load_model(tmp_path, CPU)
+    again, processor_again = read_model(tmp_path, CPU)
     assert (task_of(again), things_of(again)) == (task, frozenset({1, 2}))
     for height, width in ((33, 47), (70, 150)):
         image = draw_image(height, width)
@@ -96,10 +97,10 @@ def test_images_of_other_modes_are_read_as_rgb(mode: str, backbone_file: Path) -
 
 def test_a_folder_without_a_model_is_refused(backbone_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no model folder: it has no config.json"):
-        load_model(tmp_path, CPU)
+        read_model(tmp_path, CPU)
     build("upernet", "semantic_segmentation", backbone_file).backbone.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"holds \['ViTCoMerBackbone'\]; supported are UperNet"):
-        load_model(tmp_path, CPU)
+        read_model(tmp_path, CPU)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot load the model in"):
-        load_model(tmp_path, CPU)
+        read_model(tmp_path, CPU)

@@ -18,9 +18,9 @@ from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
 from dense_prediction.models.heads.registry import HEADS
 from dense_prediction.models.options import BackboneOptions
+from dense_prediction.options import flatten
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.training import checkpointing
-from dense_prediction.training.checkpointing import flatten
+from dense_prediction.training import checkpoints
 from dense_prediction.training.huggingface.arguments import training_arguments
 from dense_prediction.training.loop import TrainingRun, build_accelerator
 from dense_prediction.training.processes.loss_normalization import process_weight, share_normalization
@@ -82,13 +82,13 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(
     with pytest.raises(Stopped):
         TrainingRun(load_recipe(recipe_file, [broken, *arguments, "training.batch_size=4"])).train()
     monkeypatch.undo()
-    assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000002"
+    assert checkpoints.last_checkpoint(tmp_path / "broken").name == "step_00000002"
 
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     dying = [ROOT / "tests/scripts/stopping.py", "5"]
     command = [sys.executable, *LAUNCH, *dying, recipe_file, broken, *arguments, "resume=auto"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000004", ended.stderr[-2000:]
+    assert checkpoints.last_checkpoint(tmp_path / "broken").name == "step_00000004", ended.stderr[-2000:]
     assert results_of(tmp_path / "broken")["processes"] == 2
 
     assert run_script(train, recipe_file, broken, *arguments, "training.batch_size=4", "resume=auto") == 0

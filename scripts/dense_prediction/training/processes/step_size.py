@@ -2,7 +2,7 @@
 
 import logging
 
-from ..recipes.schema import TrainingOptions
+from ...recipes.schema import TrainingOptions
 
 
 _logger = logging.getLogger(__name__)

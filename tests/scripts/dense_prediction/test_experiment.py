@@ -1,6 +1,9 @@
 """The evaluation of every task over a split: what the model is given, what is counted, on one process and on two."""
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,17 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dense_prediction.batches.options import TransformOptions
-from dense_prediction.batches.streams import EvaluationSet
-from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.batches.types import PredictionOptions
-from dense_prediction.data.loading import load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation import measuring as evaluation
-from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.evaluation import measuring
+from dense_prediction.experiment import Experiment
 from dense_prediction.models.heads.registry import HEADS, Head
-from dense_prediction.recipes.schema import EvaluationOptions
+from dense_prediction.recipes.loading import load_recipe
 
 
 PRIMARY = {
@@ -64,32 +62,43 @@ def oracle(wrong: int, **fields: Any) -> Head:
     return dataclasses.replace(HEADS["mask2former"], predict=predict, **fields)
 
 
-def evaluation_set(task: str) -> tuple[EvaluationSet, dict[str, Any]]:
-    data = load_data(DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES), task)
-    transform = EvaluationTransform(TransformOptions(crop_size=(32, 32), evaluation_resize="fixed"))
-    return EvaluationSet(data.validation, transform), {"task": task, "labels": data.labels, "things": data.things}
+@pytest.fixture
+def experiment(recipe_file: Path) -> Callable[..., Experiment]:
+    """On some of the drawn shapes, in small images, of a task; and with a head that need not be the recipe's."""
+    small = ["transforms.crop_size=[32, 32]", "transforms.evaluation_resize=fixed"]
+
+    def build(task: str, head: Head | None = None, *overrides: str) -> Experiment:
+        changes = [f"task={task}", f"data.max_validation_samples={SAMPLES}", *small, *overrides]
+        return Experiment(load_recipe(recipe_file, changes), head)
+
+    return build
+
+
+def measure(experiment: Experiment, model: nn.Module, accelerator: Any = None) -> dict[str, Any]:
+    return experiment.measure(accelerator or Accelerator(cpu=True), model, experiment.validation)
 
 
 @pytest.mark.parametrize("task", PRIMARY)
-def test_every_sample_is_measured_at_its_own_size(task: str) -> None:
-    data, names = evaluation_set(task)
+def test_every_sample_is_measured_at_its_own_size(task: str, experiment: Callable[..., Experiment]) -> None:
     model = Model().train()
-    numbers = evaluate(Accelerator(cpu=True), model, oracle(0), data, **names)
+    numbers = measure(experiment(task, oracle(0)), model)
     assert numbers[PRIMARY[task]] == 1.0
     assert model.training, "as it was before"
     assert [call.keys() for call in model.calls] == [{"pixel_values", "pixel_mask"}] * SAMPLES
     assert model.calls[0]["pixel_values"].shape == (1, 3, 32, 32)
-    assert evaluate(Accelerator(cpu=True), model.eval(), oracle(2), data, **names)[PRIMARY[task]] < 0.9
+    assert measure(experiment(task, oracle(2)), model.eval())[PRIMARY[task]] < 0.9
     assert not model.training
 
 
 @pytest.mark.parametrize("task", PRIMARY)
-def test_two_processes_measure_every_sample_once(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_measure_every_sample_once(
+    task: str, experiment: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An odd number of samples: none is repeated to make the shares equal."""
-    data, names = evaluation_set(task)
-    alone = evaluate(Accelerator(cpu=True), Model(), oracle(2), data, **names)
+    built = experiment(task, oracle(2))
+    alone = measure(built, Model())
     states: list[Any] = []
-    monkeypatch.setattr(evaluation, "gather_object", lambda own: states.extend(own) or list(states))
+    monkeypatch.setattr(measuring, "gather_object", lambda own: states.extend(own) or list(states))
     models = [Model(), Model()]
     for index, model in enumerate(models):
         process = SimpleNamespace(
@@ -98,37 +107,36 @@ def test_two_processes_measure_every_sample_once(task: str, monkeypatch: pytest.
             is_main_process=index == 0,
             device=torch.device("cpu"),
             unwrap_model=lambda model: model,
+            autocast=nullcontext,
         )
-        together = evaluate(process, model, oracle(2), data, **names)
+        together = measure(built, model, process)
     assert [len(model.calls) for model in models] == [3, 2]
     assert together == alone
 
 
-def test_images_are_padded_as_head_and_recipe_need_it() -> None:
-    data, names = evaluation_set("object_detection")
+def test_images_are_padded_as_head_and_recipe_need_it(experiment: Callable[..., Experiment]) -> None:
     model = Model()
-    evaluate(Accelerator(cpu=True), model, oracle(0, size_divisor=12), data, **names, size_divisor=8)
+    measure(experiment("object_detection", oracle(0, size_divisor=12), "transforms.size_divisor=8"), model)
     assert model.calls[0]["pixel_values"].shape == (1, 3, 48, 48)
     assert model.calls[0]["pixel_mask"].sum() == 32 * 32
 
 
-def test_views_of_other_tasks_are_refused_before_the_model_runs() -> None:
-    data, names = evaluation_set("object_detection")
-    model = Model()
+def test_views_of_other_tasks_are_refused_before_the_model_runs(experiment: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match="not for task=object_detection"):
-        evaluate(Accelerator(cpu=True), model, oracle(0), data, **names, recipe=EvaluationOptions(flip=True))
-    assert not model.calls
+        experiment("object_detection", oracle(0), "evaluation.flip=true")
 
 
-def test_views_reach_the_model() -> None:
-    data, names = evaluation_set("semantic_segmentation")
-
+def test_views_reach_the_model(experiment: Callable[..., Experiment]) -> None:
     class Dense(Model):
         def forward(self, **inputs: torch.Tensor) -> Any:
             super().forward(**inputs)
             return SimpleNamespace(logits=inputs["pixel_values"].mean(1, keepdim=True).repeat(1, 5, 1, 1))
 
     model = Dense()
-    recipe = EvaluationOptions(scales=[0.5, 1.0], flip=True)
-    evaluate(Accelerator(cpu=True), model, HEADS["upernet"], data, **names, recipe=recipe)
+    measure(experiment("semantic_segmentation", None, "evaluation.scales=[0.5, 1.0]", "evaluation.flip=true"), model)
     assert [call["pixel_values"].shape[-1] for call in model.calls] == [16, 16, 32, 32] * SAMPLES
+
+
+def test_a_task_that_is_not_there(experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(UserError, match="task=depth cannot be learnt, there are semantic_segmentation, "):
+        experiment("depth")

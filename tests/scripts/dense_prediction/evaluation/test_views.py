@@ -13,13 +13,15 @@ from torch.nn.functional import interpolate
 
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.views import average_over_views, predict, windows
+from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.evaluation.views import Viewer, average_over_views, check_views, windows
 from dense_prediction.models.heads.registry import HEADS
 from dense_prediction.models.masks import query_scores
 from dense_prediction.recipes.schema import EvaluationOptions
 
 
 NUM_LABELS = 3
+SEMANTIC = TASKS["semantic_segmentation"]
 OPTIONS = PredictionOptions()
 
 
@@ -65,7 +67,7 @@ def resize(maps: torch.Tensor, size: tuple[int, int], antialias: bool = False) -
 def semantic_map(model: Toy, image: torch.Tensor, **fields: Any) -> torch.Tensor:
     batch = batch_of(image, padded=tuple(image.shape[-2:]))
     recipe = EvaluationOptions(**fields)
-    (prediction,) = predict(model, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
+    (prediction,) = Viewer(HEADS["upernet"], SEMANTIC, recipe, OPTIONS).predict(model, batch)
     return prediction["semantic_map"]
 
 
@@ -159,7 +161,7 @@ def test_images_of_a_batch_are_seen_without_their_padding(toy: Toy) -> None:
     small, large = picture(20, 30, 1), picture(33, 41, 2)
     recipe = EvaluationOptions(scales=[1.0, 1.5], flip=True)
     batch = batch_of(small, large, padded=(40, 64))
-    found = predict(toy, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
+    found = Viewer(HEADS["upernet"], SEMANTIC, recipe, OPTIONS).predict(toy, batch)
     for image, prediction in zip((small, large), found, strict=True):
         assert torch.equal(prediction["semantic_map"], semantic_map(toy, image, scales=[1.0, 1.5], flip=True))
 
@@ -181,16 +183,16 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
 
     recipe = EvaluationOptions(scales=[1.0, 2.0])
     batch = batch_of(image, padded=(24, 36))
-    (found,) = predict(model, HEADS["mask2former"], batch, "semantic_segmentation", OPTIONS, recipe)
+    (found,) = Viewer(HEADS["mask2former"], SEMANTIC, recipe, OPTIONS).predict(model, batch)
     expected = sum(resize(scores, (24, 36)) for scores in seen)
     assert torch.equal(found["semantic_map"], expected.argmax(1)[0])
     assert not torch.equal(found["semantic_map"], sum(resize(s, (24, 36)).softmax(1) for s in seen).argmax(1)[0])
 
 
 def test_only_semantic_maps_have_views() -> None:
-    recipe, batch = EvaluationOptions(flip=True), batch_of(picture(8, 8), padded=(8, 8))
+    recipe = EvaluationOptions(flip=True)
     with pytest.raises(UserError, match="not for task=panoptic_segmentation: leave them out"):
-        predict(Toy(), HEADS["mask2former"], batch, "panoptic_segmentation", OPTIONS, recipe)
+        check_views(TASKS["panoptic_segmentation"], recipe)
 
 
 @pytest.mark.parametrize(

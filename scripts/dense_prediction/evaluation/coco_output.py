@@ -7,13 +7,16 @@ from typing import Any
 import torch
 
 from ..batches.types import Prediction
-from ..evaluation.metrics.average_precision import corners_to_coco, encode_masks
+from ..tasks import Task
+from .metrics.average_precision import corners_to_coco, encode_masks
 
 
 Annotation = dict[str, Any]
 
 
-def describe(image: Path, prediction: Prediction, labels: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
+def describe(
+    image: Path, prediction: Prediction, task: Task, labels: Sequence[str], size: tuple[int, int]
+) -> dict[str, Any]:
     """What was found in an image, of plain values that JSON can hold.
 
     Args:
@@ -29,24 +32,20 @@ def describe(image: Path, prediction: Prediction, labels: Sequence[str], size: t
         "image": {"file_name": image.name, "height": size[0], "width": size[1]},
         "categories": [{"id": index, "name": label} for index, label in enumerate(labels)],
         "annotations": [
-            annotation | {"category": labels[annotation["category_id"]]} for annotation in _annotations(prediction)
+            annotation | {"category": labels[annotation["category_id"]]} for annotation in task.to_json(prediction)
         ],
     }
 
 
-def _annotations(prediction: Prediction) -> Iterator[Annotation]:
-    if "semantic_map" in prediction:
-        return _classes(prediction["semantic_map"])
-    return _objects(prediction)
-
-
-def _classes(semantic_map: torch.Tensor) -> Iterator[Annotation]:
+def describe_classes(prediction: Prediction) -> Iterator[Annotation]:
+    """One for each class that a semantic map shows."""
+    semantic_map = prediction["semantic_map"]
     for label in semantic_map.unique().tolist():
         yield {"category_id": label} | _area(semantic_map == label)
 
 
-def _objects(prediction: Prediction) -> Iterator[Annotation]:
-    """One mask at a time: all those of a large image are larger than the image."""
+def describe_objects(prediction: Prediction) -> Iterator[Annotation]:
+    """One for each object or segment. One mask at a time: all those of a large image are larger than the image."""
     labels, scores = prediction["labels"].tolist(), prediction["scores"].tolist()
     boxes = corners_to_coco(prediction["boxes"]) if "boxes" in prediction else None
     for index, (label, score) in enumerate(zip(labels, scores, strict=True)):

@@ -14,9 +14,9 @@ DESCRIPTION = """\
 Measure a trained model on the data of a recipe: mean IoU, average precision of boxes and masks, or panoptic quality,
 of all classes and of each.
 
-  python scripts/evaluate.py RECIPE --model outputs/my_run/best_model
-  python scripts/evaluate.py RECIPE --model MODEL_FOLDER --split test --output test.json data.path=/my/dataset
-  accelerate launch scripts/evaluate.py RECIPE --model MODEL_FOLDER       # on several GPUs, the same numbers
+  vit-comer evaluate RECIPE --model outputs/my_run/best_model
+  vit-comer evaluate RECIPE --model MODEL_FOLDER --split test --output test.json data.path=/my/dataset
+  accelerate launch -m vit_comer_commands.evaluate RECIPE --model MODEL_FOLDER    # on several GPUs, the same
 
 Semantic segmentation can look at every picture more than once:
 

@@ -1,4 +1,4 @@
-"""Train a recipe with HF's Trainer: `python scripts/finetune_with_trainer.py RECIPE [key=value ...] [--flag ...]`."""
+"""Train a recipe with HF's Trainer: `vit-comer finetune RECIPE [key=value ...] [--flag ...]`."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,10 +24,10 @@ Train a model as a recipe says, with HF's Trainer. The numbers are those of scri
 
 Beside the recipe's own keys (train.py --help lists them) every flag of TrainingArguments can be given, after them:
 
-  python scripts/finetune_with_trainer.py RECIPE training.steps=2000 --bf16 --report_to tensorboard
-  python scripts/finetune_with_trainer.py RECIPE --push_to_hub --hub_model_id me/my-model
-  python scripts/finetune_with_trainer.py RECIPE --resume_from_checkpoint true   # the last one in the output folder
-  accelerate launch scripts/finetune_with_trainer.py RECIPE                      # on several GPUs
+  vit-comer finetune RECIPE training.steps=2000 --bf16 --report_to tensorboard
+  vit-comer finetune RECIPE --push_to_hub --hub_model_id me/my-model
+  vit-comer finetune RECIPE --resume_from_checkpoint true   # the last one in the output folder
+  accelerate launch -m vit_comer_commands.finetune_with_trainer RECIPE                      # on several GPUs
 
 A flag that the recipe has a key for changes the recipe: --learning_rate 1e-4 is optimization.learning_rate=1e-4.
 The output folder then holds the best model (for predict.py and from_pretrained), predictions.png, results.json,

@@ -1,4 +1,4 @@
-"""What a trained model sees in images, as pictures and as JSON: `python scripts/predict.py MODEL_FOLDER IMAGE ...`."""
+"""What a trained model sees in images, as pictures and as JSON: `vit-comer predict MODEL_FOLDER IMAGE ...`."""
 
 import argparse
 import json
@@ -30,9 +30,9 @@ DESCRIPTION = """\
 Show what a trained model sees in images: classes, segments or boxes drawn over each picture, with a legend, and the
 same as JSON.
 
-  python scripts/predict.py outputs/my_run/best_model photo.jpg         # photo.overlay.png, photo.prediction.json
-  python scripts/predict.py outputs/my_run/best_model holiday_pictures/ --output found/
-  python scripts/predict.py outputs/my_run/best_model frames/ --output found/ --legend all      # frames of a video
+  vit-comer predict outputs/my_run/best_model photo.jpg         # photo.overlay.png, photo.prediction.json
+  vit-comer predict outputs/my_run/best_model holiday_pictures/ --output found/
+  vit-comer predict outputs/my_run/best_model frames/ --output found/ --legend all      # frames of a video
 
 A folder's images are taken in natural order (frame_2 before frame_10). A class has the same colour in all of them;
 with --legend all or none, frames of one size give overlays of one size, for example for ffmpeg. Images are read as

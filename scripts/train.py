@@ -1,4 +1,4 @@
-"""Train a model for any of the four tasks: `python scripts/train.py RECIPE [key=value ...]`."""
+"""Train a model for any of the four tasks: `vit-comer train RECIPE [key=value ...]`."""
 
 import argparse
 import dataclasses
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Train a model as a recipe says: semantic, instance or panoptic segmentation, or object detection.
 
-A recipe is a YAML file below configuration/recipes/. Everything in it can be changed on the command line:
+A recipe is a YAML file, or the name of one that comes with the package. Everything in it can be changed on the
+command line:
 
-  python scripts/train.py configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
-  python scripts/train.py RECIPE data.path=/my/dataset training.steps=2000 training.mixed_precision=bf16
-  python scripts/train.py RECIPE resume=auto        # goes on where a stopped run left off, with the same result
-  accelerate launch scripts/train.py RECIPE         # on several GPUs
+  vit-comer train semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo
+  vit-comer train RECIPE data.path=/my/dataset training.steps=2000 training.mixed_precision=bf16
+  vit-comer train RECIPE resume=auto        # goes on where a stopped run left off, with the same result
+  accelerate launch -m vit_comer_commands.train RECIPE         # on several GPUs
 
 The output folder then holds best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png and
 predictions/ (pictures), results.json and checkpoints/. Paths are relative to the folder that the command runs in.

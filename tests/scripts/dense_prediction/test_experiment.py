@@ -78,24 +78,24 @@ def measure(experiment: Experiment, model: nn.Module, accelerator: Any = None) -
     return experiment.measure(accelerator or Accelerator(cpu=True), model, experiment.validation)
 
 
-@pytest.mark.parametrize("task", PRIMARY)
-def test_every_sample_is_measured_at_its_own_size(task: str, experiment: Callable[..., Experiment]) -> None:
+@pytest.mark.parametrize("learned", PRIMARY)
+def test_every_sample_is_measured_at_its_own_size(learned: str, experiment: Callable[..., Experiment]) -> None:
     model = Model().train()
-    numbers = measure(experiment(task, oracle(0)), model)
-    assert numbers[PRIMARY[task]] == 1.0
+    numbers = measure(experiment(learned, oracle(0)), model)
+    assert numbers[PRIMARY[learned]] == 1.0
     assert model.training, "as it was before"
     assert [call.keys() for call in model.calls] == [{"pixel_values", "pixel_mask"}] * SAMPLES
     assert model.calls[0]["pixel_values"].shape == (1, 3, 32, 32)
-    assert measure(experiment(task, oracle(2)), model.eval())[PRIMARY[task]] < 0.9
+    assert measure(experiment(learned, oracle(2)), model.eval())[PRIMARY[learned]] < 0.9
     assert not model.training
 
 
-@pytest.mark.parametrize("task", PRIMARY)
+@pytest.mark.parametrize("learned", PRIMARY)
 def test_two_processes_measure_every_sample_once(
-    task: str, experiment: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+    learned: str, experiment: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An odd number of samples: none is repeated to make the shares equal."""
-    built = experiment(task, oracle(2))
+    built = experiment(learned, oracle(2))
     alone = measure(built, Model())
     states: list[Any] = []
     monkeypatch.setattr(measuring, "gather_object", lambda own: states.extend(own) or list(states))

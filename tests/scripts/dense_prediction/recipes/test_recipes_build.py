@@ -26,8 +26,8 @@ from dense_prediction.models.options import BackboneOptions
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
 from dense_prediction.training.optimization import build_optimizer, parameter_groups
+from dense_prediction.training.processes.step_size import samples_per_step
 from dense_prediction.training.schedules import build_scheduler, training_steps
-from dense_prediction.training.step_size import samples_per_step
 from miniature import ROOT
 from modeling_vit_comer import ViTCoMerPreTrainedModel
 

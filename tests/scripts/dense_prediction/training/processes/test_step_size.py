@@ -3,7 +3,7 @@
 import pytest
 
 from dense_prediction.recipes.schema import TrainingOptions
-from dense_prediction.training.step_size import warn_of_step_size
+from dense_prediction.training.processes.step_size import warn_of_step_size
 
 
 def warning_of(

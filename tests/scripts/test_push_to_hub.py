@@ -31,6 +31,7 @@ CODE = {
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",
+    "presets.py",
     "spatial_pyramid.py",
     "timm_trunks.py",
     "transformers_trunks.py",

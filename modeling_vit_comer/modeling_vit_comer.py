@@ -29,8 +29,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
 from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, resize
+from .relative_positions import RelativePositionBias
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
-from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
+from .timm_layers import TimmTrunkLayer
+from .timm_trunks import rebuild_buffers
 from .trunk import build_trunk
 from .trunk_sources import find_trunk, read_pretrained
 

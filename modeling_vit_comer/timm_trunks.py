@@ -1,210 +1,34 @@
-"""Trunks of timm: `VisionTransformer`, `Eva` and `Beit`; and what they share with the other libraries' trunks."""
+"""Trunks of timm: `VisionTransformer`, `Eva` and `Beit`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import timm
 import torch
-from timm.layers import Attention, RotaryEmbeddingCat, RotaryEmbeddingDinoV3, freq_bands, resample_patch_embed
+from timm.layers import Attention, RotaryEmbeddingCat, RotaryEmbeddingDinoV3, freq_bands
 from timm.models.beit import Attention as BeitAttention
-from timm.models.beit import gen_relative_position_index
 from timm.models.eva import EvaAttention
 from timm.models.vision_transformer import Block
 from torch import nn
-from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.vitdet.modeling_vitdet import (
-    VitDetResBottleneckBlock,
-    window_partition,
-    window_unpartition,
-)
+from transformers.models.vitdet.modeling_vitdet import VitDetResBottleneckBlock
 
 from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
-from .spatial_pyramid import to_map, to_tokens
+from .relative_positions import RelativePositionBias
+from .spatial_pyramid import to_tokens
+from .timm_layers import TimmBeitLayer, TimmTrunkLayer
+from .trunk_parts import (
+    PositionedGrid,
+    PretrainedTrunk,
+    TokenGrid,
+    check_weights,
+    resample_patch_kernel,
+    resize_positions,
+)
 
-
-PATCH_RESAMPLINGS = ("pi", "bilinear")
-
-CLASS_ROWS = 3
-"""Last rows of a BEiT's relative position table: from the class token, to it, and from it to itself."""
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 """timm's and BEiT's name of a table that all blocks share."""
-
-
-class TokenGrid(NamedTuple):
-    """Context of the trunk's blocks: height and width of the patch tokens' grid."""
-
-    height: int
-    width: int
-
-
-class PositionedGrid(NamedTuple):
-    """Context of blocks that take positions: the grid, and a tensor or tensors that `embed` has made for it."""
-
-    height: int
-    width: int
-    positions: torch.Tensor | tuple[torch.Tensor, ...] | None
-
-
-def resize_positions(
-    positions: torch.Tensor, old_grid: tuple[int, int], new_grid: TokenGrid, antialias: bool
-) -> torch.Tensor:
-    """Position embeddings (1, old height * width, channels) for another grid, by bicubic interpolation.
-
-    Always interpolated, which changes nothing on the old grid: a shortcut would tie an exported graph to that grid.
-    """
-    dtype = torch.promote_types(positions.dtype, torch.float32)
-    resized = F.interpolate(to_map(positions.to(dtype), *old_grid), size=new_grid, mode="bicubic", antialias=antialias)
-    return to_tokens(resized).to(positions.dtype)
-
-
-def resample_patch_kernel(kernel: torch.Tensor, method: str) -> torch.Tensor:
-    """A pretrained patch kernel (hidden_size, channels, patch, patch) as (hidden_size, channels, 16, 16).
-
-    Args:
-        method: "pi", the kernel whose tokens of an upsampled patch are closest to the tokens of the patch (FlexiViT,
-            arXiv 2212.08013); or "bilinear", as the official DINOv2 checkpoints of ViT-CoMer were made.
-    """
-    if method not in PATCH_RESAMPLINGS:
-        raise ValueError(f"patch_resample must be one of {PATCH_RESAMPLINGS}, got {method!r}.")
-    size = [PATCH_SIZE, PATCH_SIZE]
-    if list(kernel.shape[-2:]) == size:
-        return kernel
-    if method == "pi":
-        return resample_patch_embed(kernel.float(), size).to(kernel.dtype)
-    return F.interpolate(kernel.float(), size=size, mode="bilinear", align_corners=False).to(kernel.dtype)
-
-
-def check_weights(weights: Mapping[str, torch.Tensor], trunk: nn.Module) -> None:
-    """Refuse weights that are not all that a trunk has, and nothing else.
-
-    Raises:
-        ValueError: with the names that are missing, unexpected or of another shape.
-    """
-    expected = trunk.state_dict()
-    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    if missing == expected.keys():
-        raise ValueError(f"The weights hold nothing of this trunk, but {shorten(unexpected)}: a head alone?")
-    shapes = {
-        f"{key} {tuple(weights[key].shape)} for {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in weights and weights[key].shape != value.shape
-    }
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    found = [f"{problem}: {shorten(names)}" for problem, names in problems.items() if names]
-    if found:
-        raise ValueError(f"The weights do not fit this trunk; {'; '.join(found)}.")
-
-
-def shorten(names: Collection[str]) -> str:
-    """The first of many names."""
-    first, rest = sorted(names)[:3], len(names) - 3
-    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
-
-
-def relative_position_bias(
-    table: torch.Tensor, old_window: tuple[int, int], new_window: tuple[int, int], num_prefix_tokens: int
-) -> torch.Tensor:
-    """Bias of the attention logits of a window (Bao et al. 2021, arXiv 2106.08254).
-
-    Args:
-        table: ((2 * old height - 1) * (2 * old width - 1) [+ 3], heads).
-        num_prefix_tokens: 1 with a class token, whose rows are the table's last three; 0 without.
-
-    Returns:
-        (1, heads, tokens, tokens), with `num_prefix_tokens` + new height * width tokens.
-    """
-    table = resize_relative_table(table, old_window, new_window)
-    index = gen_relative_position_index(new_window).to(table.device)
-    first = 1 - num_prefix_tokens
-    # (tokens, tokens, heads) -> (1, heads, tokens, tokens)
-    return F.embedding(index[first:, first:], table).permute(2, 0, 1).contiguous().unsqueeze(0)
-
-
-def resize_relative_table(
-    table: torch.Tensor, old_window: tuple[int, int], new_window: tuple[int, int]
-) -> torch.Tensor:
-    """A relative position table for another window; rows of a class token stay as they are."""
-    if tuple(old_window) == tuple(new_window):
-        return table
-    old_size, new_size = ([2 * side - 1 for side in window] for window in (old_window, new_window))
-    num_offsets = old_size[0] * old_size[1]
-    dtype = torch.promote_types(table.dtype, torch.float32)
-    height, width = (geometric_weights(*sizes).to(table.device, dtype) for sizes in zip(old_size, new_size))
-    offsets = table[:num_offsets].to(dtype).unflatten(0, old_size)
-    # (new height, old height), (new width, old width), (old height, old width, heads) -> (new height * width, heads)
-    resized = torch.einsum("yi,xj,ijh->yxh", height, width, offsets).flatten(0, 1)
-    return torch.cat([resized.to(table.dtype), table[num_offsets:]])
-
-
-def geometric_weights(old_size: int, new_size: int) -> torch.Tensor:
-    """Weights (new_size, old_size) of linear interpolation between offsets in geometric progression.
-
-    Both sizes are odd, with offset 0 in the middle. The old offsets are spread over the new ones with steps that grow
-    by a constant ratio, so that near offsets keep their values: what BEiT does for a larger image, and timm's
-    `resize_rel_pos_bias_table` after it, whose numbers these are.
-    """
-    half, new_half = old_size // 2, new_size // 2
-    low, high = 1.01, 1.5
-    while high - low > 1e-6:
-        ratio = (low + high) / 2
-        if (1 - ratio**half) / (1 - ratio) > new_half:
-            high = ratio
-        else:
-            low = ratio
-    distances = [sum(ratio**k for k in range(step)) for step in range(1, half + 1)]
-    old = torch.tensor([-distance for distance in reversed(distances)] + [0.0] + distances)
-    new = torch.arange(-new_half, new_half + 1, dtype=old.dtype)
-    right = torch.bucketize(new, old).clamp(max=old_size - 1)
-    left = (right - 1).clamp(min=0)
-    share = ((new - old[left]) / (old[right] - old[left]).clamp(min=1e-6)).clamp(0, 1)[:, None]
-    return F.one_hot(left, old_size) * (1 - share) + F.one_hot(right, old_size) * share
-
-
-class RelativePositionBias(nn.Module):
-    """A relative position table that gives its bias for any window."""
-
-    def __init__(self, window: tuple[int, int], num_heads: int, num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.window, self.num_prefix_tokens = tuple(window), num_prefix_tokens
-        num_rows = (2 * window[0] - 1) * (2 * window[1] - 1) + CLASS_ROWS * num_prefix_tokens
-        self.table = nn.Parameter(torch.zeros(num_rows, num_heads))
-
-    def forward(self, window: tuple[int, int]) -> torch.Tensor:
-        """(1, heads, tokens, tokens) for the tokens of a window of that height and width."""
-        return relative_position_bias(self.table, self.window, window, self.num_prefix_tokens)
-
-    def fit(self, table: torch.Tensor) -> torch.Tensor:
-        """A pretrained table of a square window as this one, see `fit_relative_table`."""
-        return (
-            table
-            if table.shape == self.table.shape
-            else fit_relative_table(table, self.window, self.num_prefix_tokens)
-        )
-
-
-def fit_relative_table(table: torch.Tensor, window: tuple[int, int], num_prefix_tokens: int) -> torch.Tensor:
-    """A pretrained table of a square window for another window, with or without the rows of a class token.
-
-    Raises:
-        ValueError: its number of rows is that of no square window, or it has no rows of the class token to keep.
-    """
-    num_rows = table.shape[0]
-    side = (round(num_rows**0.5) + 1) // 2
-    num_offsets = (2 * side - 1) ** 2
-    if num_rows not in (num_offsets, num_offsets + CLASS_ROWS):
-        raise ValueError(
-            f"A relative position table has {num_rows} rows: not (2 * side - 1) ** 2 of a square window, with or "
-            f"without the {CLASS_ROWS} rows of the class token."
-        )
-    if num_prefix_tokens and num_rows == num_offsets:
-        raise ValueError(
-            f"A relative position table has {num_rows} rows, none of the class token: use_prefix_tokens=False."
-        )
-    return resize_relative_table(table if num_prefix_tokens else table[:num_offsets], (side, side), window)
 
 
 def rebuild_buffers(module: nn.Module) -> None:
@@ -220,122 +44,6 @@ def rebuild_buffers(module: nn.Module) -> None:
         init.copy_(module.periods, module._compute_periods())
     elif isinstance(module, RotaryEmbeddingCat):
         init.copy_(module.bands, freq_bands(module.dim // 4, temperature=module.temperature, step=1))
-
-
-def attend(attention: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention with the module's settings over (batch, heads, tokens, head_dim)."""
-    if attention.fused_attn:
-        dropout = attention.attn_drop.p if attention.training else 0.0
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    weights = (query * attention.scale) @ key.transpose(-2, -1)
-    return attention.attn_drop(weights.softmax(dim=-1)) @ value
-
-
-def window_attention(attention: Attention, tokens: torch.Tensor, grid: TokenGrid, window_size: int) -> torch.Tensor:
-    """A timm attention's own weights, applied inside windows of `window_size` x `window_size` tokens.
-
-    The grid is padded at the right and bottom after the qkv projection, so that padded keys have logit 0 and value 0
-    and are not masked: the official code does so, and published weights need it.
-
-    Args:
-        tokens: (batch, height * width, channels), no prefix tokens.
-    """
-    # (batch, height * width, 3 * channels) -> (windows, window, window, 3 * channels)
-    qkv = attention.qkv(tokens).unflatten(1, grid)
-    windows, padded_size = window_partition(qkv, window_size)
-    # -> 3 x (windows, heads, window * window, head_dim)
-    windows = windows.flatten(1, 2).unflatten(-1, (3, attention.num_heads, -1))
-    query, key, value = windows.permute(2, 0, 3, 1, 4).unbind(0)
-    output = attend(attention, attention.q_norm(query), attention.k_norm(key), value)
-    # (windows, heads, window * window, head_dim) -> (batch, height * width, channels)
-    output = output.transpose(1, 2).flatten(2)
-    output = window_unpartition(output, window_size, padded_size, grid).flatten(1, 2)
-    return attention.proj_drop(attention.proj(attention.norm(output)))
-
-
-class TimmTrunkLayer(GradientCheckpointingLayer):
-    """One block of a timm `VisionTransformer` or `Eva`.
-
-    Args:
-        block: timm's block.
-        window_size: side of its attention windows in tokens, 0 for global attention.
-        residual: a convolutional residual bottleneck after the block.
-    """
-
-    def __init__(self, block: nn.Module, window_size: int, residual: VitDetResBottleneckBlock | None) -> None:
-        super().__init__()
-        self.block = block
-        self.window_size = window_size
-        self.residual = residual
-
-    def forward(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None = None) -> torch.Tensor:
-        if self.window_size:
-            tokens = self.windowed_block(tokens, grid, positions)
-        else:
-            tokens = self.global_block(tokens, grid, positions)
-        if self.residual is None:
-            return tokens
-        num_patches = grid.height * grid.width
-        prefix, patches = tokens.split([tokens.shape[1] - num_patches, num_patches], dim=1)
-        return torch.cat([prefix, to_tokens(self.residual(to_map(patches, *grid)))], dim=1)
-
-    def global_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
-        return self.block(tokens) if positions is None else self.block(tokens, positions)
-
-    def windowed_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
-        block = self.block
-        attended = window_attention(block.attn, block.norm1(tokens), grid, self.window_size)
-        tokens = tokens + block.drop_path1(block.ls1(attended))
-        return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
-
-
-class TimmBeitLayer(TimmTrunkLayer):
-    """One block of a timm `Beit`. `positions` are a bias that all blocks share.
-
-    Args:
-        relative_position_bias: the block's own bias, of its window or of the whole grid.
-    """
-
-    def __init__(
-        self,
-        block: nn.Module,
-        window_size: int,
-        residual: VitDetResBottleneckBlock | None,
-        relative_position_bias: RelativePositionBias | None,
-    ) -> None:
-        super().__init__(block, window_size, residual)
-        self.relative_position_bias = relative_position_bias
-
-    def global_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
-        return self.block(tokens, self.add_bias(grid, positions))
-
-    def windowed_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
-        """The grid is padded before the projection, so that a padded value is the bias of the values: as official."""
-        block, size = self.block, self.window_size
-        # (batch, height * width, channels) -> (windows, window * window, channels)
-        windows, padded_size = window_partition(block.norm1(tokens).unflatten(1, grid), size)
-        attended = block.attn(windows.flatten(1, 2), self.add_bias((size, size), None))
-        attended = window_unpartition(attended, size, padded_size, grid).flatten(1, 2)
-        mixed = tokens + block.drop_path1(scale(attended, block.gamma_1))
-        return mixed + block.drop_path2(scale(block.mlp(block.norm2(mixed)), block.gamma_2))
-
-    def add_bias(self, window: tuple[int, int], shared: torch.Tensor | None) -> torch.Tensor | None:
-        if self.relative_position_bias is None:
-            return shared
-        own = self.relative_position_bias(window)
-        return own if shared is None else own + shared
-
-
-def scale(update: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
-    return update if gamma is None else gamma * update
-
-
-class PretrainedTrunk(nn.Module):
-    """A trunk that takes its library's weights, by a `convert_pretrained` of its own."""
-
-    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under the library's names. See `convert_pretrained`."""
-        self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
 
 
 class TimmVisionTransformerTrunk(PretrainedTrunk):

@@ -20,13 +20,13 @@ from transformers import (
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
 from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
+from .relative_positions import relative_position_bias
 from .spatial_pyramid import to_tokens
-from .timm_trunks import (
+from .trunk_parts import (
     PositionedGrid,
     PretrainedTrunk,
     TokenGrid,
     check_weights,
-    relative_position_bias,
     resample_patch_kernel,
     resize_positions,
 )

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from .configuration_vit_comer import ViTCoMerConfig
-from .timm_trunks import TIMM_TRUNKS, PositionedGrid, TimmTrunkLayer, TimmVisionTransformerTrunk, TokenGrid
+from .timm_layers import TimmTrunkLayer
+from .timm_trunks import TIMM_TRUNKS, TimmVisionTransformerTrunk
 from .transformers_trunks import TRANSFORMERS_TRUNKS
+from .trunk_parts import PositionedGrid, TokenGrid
 
 
 class Trunk(Protocol):

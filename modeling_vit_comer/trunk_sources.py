@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .configuration_vit_comer import SUPPORTED_TRUNKS, TIMM_FAMILIES, ViTCoMerConfig
-from .timm_trunks import shorten
 from .transformers_trunks import TRANSFORMERS_TRUNKS, TransformersTrunk
+from .trunk_parts import shorten
 
 
 TIMM_PREFIX = "timm/"

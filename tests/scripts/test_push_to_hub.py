@@ -31,10 +31,13 @@ CODE = {
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",
+    "relative_positions.py",
     "spatial_pyramid.py",
+    "timm_layers.py",
     "timm_trunks.py",
     "transformers_trunks.py",
     "trunk.py",
+    "trunk_parts.py",
     "trunk_sources.py",
 }
 FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json", "LICENSE", "README.md"}

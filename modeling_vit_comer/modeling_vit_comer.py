@@ -8,11 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from timm.layers import LayerScale
-from timm.models.beit import Beit
-from timm.models.beit import Block as BeitBlock
-from timm.models.eva import Eva, EvaBlock
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
@@ -20,20 +15,17 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.vitdet.modeling_vitdet import VitDetLayerNorm, VitDetResBottleneckBlock
+from transformers.models.vitdet.modeling_vitdet import VitDetLayerNorm
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
 from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, resize
-from .relative_positions import RelativePositionBias
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
-from .timm_layers import TimmTrunkLayer
-from .timm_trunks import rebuild_buffers
-from .trunk import build_trunk
+from .trunk import NO_SPLIT_MODULES, RECORDED_OUTPUTS, Trunk, build_trunk
 from .trunk_sources import find_trunk, read_pretrained
 
 
@@ -69,17 +61,15 @@ class ViTCoMerModelOutput(ModelOutput):
 
 class ViTCoMerPreTrainedModel(PreTrainedModel):
     config: ViTCoMerConfig
+    trunk: Trunk
     base_model_prefix = "vit_comer"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpatialPyramid", "TimmTrunkLayer", "TimmBeitLayer", "InteractionStage", "CTIToCNN"]
+    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "InteractionStage", "CTIToCNN"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {
-        "hidden_states": TimmTrunkLayer,
-        "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
-    }
+    _can_record_outputs = RECORDED_OUTPUTS
     _input_embed_layer = "patch_embed"
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -152,7 +142,7 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
-        rebuild_buffers(module)
+        self.trunk.initialize(module)
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             self._init_layer(module)
         elif isinstance(module, (nn.LayerNorm, VitDetLayerNorm, PyramidBatchNorm)):
@@ -163,16 +153,6 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             init.constant_(module.gamma, self.config.layer_scale_init_value)
         elif isinstance(module, SpatialPyramid):
             init.normal_(module.level_embed)
-        elif isinstance(module, (VisionTransformer, Eva, Beit)):
-            self._init_trunk_embeddings(module)
-        elif isinstance(module, RelativePositionBias):
-            init.zeros_(module.table)
-        elif isinstance(module, (EvaBlock, BeitBlock)):
-            self._init_layer_scale(module)
-        elif isinstance(module, LayerScale):
-            init.constant_(module.gamma, module.init_values)
-        elif isinstance(module, VitDetResBottleneckBlock):
-            init.zeros_(module.norm3.weight)
 
     def _init_layer(self, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
         if isinstance(module, nn.Linear):
@@ -191,19 +171,6 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-
-    def _init_trunk_embeddings(self, module: VisionTransformer | Eva | Beit) -> None:
-        init.trunc_normal_(module.patch_embed.proj.weight, std=0.02)
-        if module.pos_embed is not None:
-            init.trunc_normal_(module.pos_embed, std=0.02)
-        for name in ("cls_token", "dist_token", "reg_token"):
-            if (token := getattr(module, name, None)) is not None:
-                init.normal_(token, std=1e-6)
-
-    def _init_layer_scale(self, module: EvaBlock | BeitBlock) -> None:
-        for gamma in (module.gamma_1, module.gamma_2):
-            if gamma is not None and getattr(module, "init_values", None) is not None:
-                init.constant_(gamma, module.init_values)
 
     def _init_deformable_attention(self, module: MultiScaleDeformableSelfAttention) -> None:
         for projection in (module.sampling_offsets, module.attention_weights):

@@ -10,6 +10,7 @@ from transformers.models.vitdet.modeling_vitdet import (
     window_partition,
     window_unpartition,
 )
+from transformers.utils.output_capturing import OutputRecorder
 
 from .relative_positions import RelativePositionBias
 from .spatial_pyramid import to_map, to_tokens
@@ -122,3 +123,10 @@ class TimmBeitLayer(TimmTrunkLayer):
 
 def scale(update: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
     return update if gamma is None else gamma * update
+
+
+TIMM_OUTPUTS = {
+    "hidden_states": TimmTrunkLayer,
+    "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
+}
+"""What transformers records of timm's trunks, which do not record by themselves."""

@@ -1,72 +1,98 @@
 """Trunks of timm: `VisionTransformer`, `Eva` and `Beit`."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import timm
 import torch
-from timm.layers import Attention, RotaryEmbeddingCat, RotaryEmbeddingDinoV3, freq_bands
+from timm.layers import (
+    Attention,
+    LayerScale,
+    PatchEmbed,
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    freq_bands,
+)
 from timm.models.beit import Attention as BeitAttention
-from timm.models.eva import EvaAttention
+from timm.models.beit import Block as BeitBlock
+from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 from transformers import initialization as init
 from transformers.models.vitdet.modeling_vitdet import VitDetResBottleneckBlock
 
-from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
 from .relative_positions import RelativePositionBias
 from .spatial_pyramid import to_tokens
 from .timm_layers import TimmBeitLayer, TimmTrunkLayer
 from .trunk_parts import (
+    PATCH_SIZE,
     PositionedGrid,
-    PretrainedTrunk,
     TokenGrid,
+    Trunk,
+    TrunkFacts,
+    UnsupportedTrunk,
     check_weights,
     resample_patch_kernel,
     resize_positions,
 )
 
 
+if TYPE_CHECKING:
+    from .configuration_vit_comer import ViTCoMerConfig
+
+
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 """timm's and BEiT's name of a table that all blocks share."""
 
-
-def rebuild_buffers(module: nn.Module) -> None:
-    """Compute the buffers of a timm module that no checkpoint holds: after the meta device they are empty.
-
-    timm's modules have a method for that, which the oldest timm that we run with has not yet.
-    """
-    if hasattr(module, "init_non_persistent_buffers"):
-        module.init_non_persistent_buffers()
-    elif isinstance(module, (EvaAttention, BeitAttention)) and module.k_bias is not None:
-        init.zeros_(module.k_bias)
-    elif isinstance(module, RotaryEmbeddingDinoV3):
-        init.copy_(module.periods, module._compute_periods())
-    elif isinstance(module, RotaryEmbeddingCat):
-        init.copy_(module.bands, freq_bands(module.dim // 4, temperature=module.temperature, step=1))
+PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 
 
-class TimmVisionTransformerTrunk(PretrainedTrunk):
+class TimmVisionTransformerTrunk(Trunk):
     """A timm `VisionTransformer` (DeiT, AugReg, MAE, DINO, DINOv2, CLIP, SigLIP, ...) as a trunk.
 
     `embeddings` is timm's model without its blocks, final norm and head; `layers` are its blocks.
     """
 
-    unused = ("norm.", "fc_norm.", "head.", "head_dist.", "attn_pool.")
+    models: ClassVar[str] = "DeiT, AugReg, MAE, DINOv2, CLIP, SigLIP, ..."
+    """Names that people know models of this class by."""
+    layers_name = "layers"
+    antialiases = takes_windows = takes_residual_blocks = True
+    no_split_modules = ("TimmTrunkLayer",)
+    undecayed = ("pos_embed", *PREFIX_TOKENS)
+    unused: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "head.", "head_dist.", "attn_pool.")
     """Parts of a pretrained model that a trunk has not."""
+    model_args: ClassVar[dict[str, Any]] = {}
+    """Arguments for `timm.create_model` that the trunk needs, whatever the config says."""
 
-    def __init__(self, config: ViTCoMerConfig) -> None:
-        super().__init__()
-        vit = timm.create_model(config.trunk_config.architecture, pretrained=False, **config.trunk_build_args)
+    @classmethod
+    def facts_of(cls, vit: nn.Module) -> TrunkFacts:
+        """Facts of timm's model, which may be on the meta device."""
+        return TrunkFacts(
+            family=type(vit).__name__,
+            hidden_size=vit.embed_dim,
+            num_hidden_layers=len(vit.blocks),
+            grid_size=tuple(vit.patch_embed.grid_size),
+            num_prefix_tokens=vit.num_prefix_tokens,
+            antialias=cls.antialiases,
+        )
+
+    def __init__(self, config: "ViTCoMerConfig") -> None:
+        super().__init__(config)
+        size = {"img_size": tuple(config.image_size), "patch_size": PATCH_SIZE}
+        arguments = config.trunk_model_args | size | self.model_args
+        vit = timm.create_model(config.trunk_config.architecture, pretrained=False, **arguments)
         vit.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
         self.num_prefix_tokens = vit.num_prefix_tokens if config.use_prefix_tokens else 0
         self.layers = nn.ModuleList(self.build_layer(config, vit, index) for index in range(len(vit.blocks)))
         vit.blocks = nn.Sequential()
         self.embeddings = vit
         self.antialias = config.position_embedding_antialias
-        self.hidden_size, self.num_layers, self.patch_size = vit.embed_dim, len(self.layers), PATCH_SIZE
+        self.hidden_size, self.num_layers = vit.embed_dim, len(self.layers)
 
-    def build_layer(self, config: ViTCoMerConfig, vit: nn.Module, index: int) -> TimmTrunkLayer:
+    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmTrunkLayer:
         block, window_size = vit.blocks[index], window_size_of(config, index)
         attention = getattr(block, "attn", None)
         if window_size and (type(block), type(attention)) != (Block, Attention):
@@ -80,6 +106,31 @@ class TimmVisionTransformerTrunk(PretrainedTrunk):
     def input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embed
 
+    def initialize(self, module: nn.Module) -> None:
+        if hasattr(module, "init_non_persistent_buffers"):
+            # Buffers that no checkpoint holds: after the meta device they are empty.
+            module.init_non_persistent_buffers()
+        else:
+            self.rebuild_buffers(module)
+        if module is self.embeddings:
+            self.initialize_embeddings()
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, module.init_values)
+        elif isinstance(module, VitDetResBottleneckBlock):
+            init.zeros_(module.norm3.weight)
+
+    def rebuild_buffers(self, module: nn.Module) -> None:
+        """What a module's `init_non_persistent_buffers` does, which the oldest timm that we run with has not yet."""
+
+    def initialize_embeddings(self) -> None:
+        vit = self.embeddings
+        init.trunc_normal_(vit.patch_embed.proj.weight, std=0.02)
+        if vit.pos_embed is not None:
+            init.trunc_normal_(vit.pos_embed, std=0.02)
+        for name in PREFIX_TOKENS:
+            if (token := getattr(vit, name, None)) is not None:
+                init.normal_(token, std=1e-6)
+
     def set_attn_implementation(self, attn_implementation: str | None) -> None:
         """Let timm's attention run fused, or step by step for "eager", which is what shows its weights."""
         fused = attn_implementation != "eager"
@@ -88,7 +139,7 @@ class TimmVisionTransformerTrunk(PretrainedTrunk):
             if attention.fused_attn != fused:
                 attention.fused_attn = fused
 
-    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenGrid | PositionedGrid]:
+    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, PositionedGrid]:
         """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
         vit = self.embeddings
         patches = vit.patch_embed.proj(pixel_values)
@@ -106,7 +157,7 @@ class TimmVisionTransformerTrunk(PretrainedTrunk):
 
     def prefix_tokens(self) -> torch.Tensor:
         """Class, distillation and register tokens: (1, prefix, hidden_size)."""
-        tokens = [getattr(self.embeddings, name, None) for name in ("cls_token", "dist_token", "reg_token")]
+        tokens = [getattr(self.embeddings, name, None) for name in PREFIX_TOKENS]
         return torch.cat([token for token in tokens if token is not None], dim=1)
 
     def positions(self, grid: TokenGrid) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -119,15 +170,15 @@ class TimmVisionTransformerTrunk(PretrainedTrunk):
         patches = resize_positions(patches, vit.patch_embed.grid_size, grid, self.antialias)
         return prefix if prefix.shape[1] else None, patches
 
-    def context(self, grid: TokenGrid) -> TokenGrid | PositionedGrid:
+    def context(self, grid: TokenGrid) -> PositionedGrid:
         """What the blocks need to know of an image, computed once for all of them."""
-        return grid
+        return PositionedGrid(*grid)
 
-    def block_positions(self, context: TokenGrid | PositionedGrid, index: int) -> torch.Tensor | None:
+    def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
         """What of the context block `index` takes beside its tokens."""
         return None
 
-    def run(self, tokens: torch.Tensor, context: TokenGrid | PositionedGrid, start: int, stop: int) -> torch.Tensor:
+    def run(self, tokens: torch.Tensor, context: PositionedGrid, start: int, stop: int) -> torch.Tensor:
         """Blocks `start` to `stop - 1`: (batch, prefix + height * width, hidden_size) -> the same shape."""
         grid = TokenGrid(context.height, context.width)
         for index in range(start, stop):
@@ -137,14 +188,7 @@ class TimmVisionTransformerTrunk(PretrainedTrunk):
     def convert_pretrained(
         self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
     ) -> dict[str, torch.Tensor]:
-        """Weights under timm's names as this trunk's. A final norm and a classifier, which it has not, are left out.
-
-        Args:
-            patch_resample: how a patch kernel of another size becomes 16 x 16, "pi" or "bilinear".
-
-        Raises:
-            ValueError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
-        """
+        """See `Trunk`. A final norm and a classifier, which a trunk has not, are left out."""
         weights = {self.key_of(key): value for key, value in state_dict.items() if not key.startswith(self.unused)}
         kernel = "embeddings.patch_embed.proj.weight"
         if kernel in weights:
@@ -167,7 +211,26 @@ class TimmEvaTrunk(TimmVisionTransformerTrunk):
     Its rotary position embedding is computed for the grid of the image; prefix tokens are not rotated.
     """
 
-    def build_layer(self, config: ViTCoMerConfig, vit: nn.Module, index: int) -> TimmTrunkLayer:
+    models = "DINOv3, EVA-02, PE"
+    takes_windows = False
+    undecayed = TimmVisionTransformerTrunk.undecayed + ("freqs",)
+    # timm's rotary embedding keeps that of one grid unless the image size is dynamic.
+    model_args = {"dynamic_img_size": True}
+
+    def initialize(self, module: nn.Module) -> None:
+        super().initialize(module)
+        if isinstance(module, EvaBlock):
+            initialize_gammas(module)
+
+    def rebuild_buffers(self, module: nn.Module) -> None:
+        if isinstance(module, EvaAttention) and module.k_bias is not None:
+            init.zeros_(module.k_bias)
+        elif isinstance(module, RotaryEmbeddingDinoV3):
+            init.copy_(module.periods, module._compute_periods())
+        elif isinstance(module, RotaryEmbeddingCat):
+            init.copy_(module.bands, freq_bands(module.dim // 4, temperature=module.temperature, step=1))
+
+    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmTrunkLayer:
         vit.blocks[index].attn.num_prefix_tokens = self.num_prefix_tokens
         return super().build_layer(config, vit, index)
 
@@ -188,9 +251,12 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
     Without prefix tokens there are no class token and no rows of it in the tables: so is the official code's BEiT.
     """
 
+    models = "BEiT, BEiT v2"
+    no_split_modules = ("TimmBeitLayer",)
+    undecayed = TimmVisionTransformerTrunk.undecayed + ("table",)
     unused = TimmVisionTransformerTrunk.unused + ("mask_token", "lm_head.", "cls_pt_layers.")
 
-    def __init__(self, config: ViTCoMerConfig) -> None:
+    def __init__(self, config: "ViTCoMerConfig") -> None:
         super().__init__(config)
         vit, shared = self.embeddings, self.embeddings.rel_pos_bias
         self.shared_bias = None
@@ -203,7 +269,18 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
             if vit.pos_embed is not None:
                 vit.pos_embed = nn.Parameter(vit.pos_embed[:, 1:].detach().clone())
 
-    def build_layer(self, config: ViTCoMerConfig, vit: nn.Module, index: int) -> TimmBeitLayer:
+    def initialize(self, module: nn.Module) -> None:
+        super().initialize(module)
+        if isinstance(module, BeitBlock):
+            initialize_gammas(module)
+        elif isinstance(module, RelativePositionBias):
+            init.zeros_(module.table)
+
+    def rebuild_buffers(self, module: nn.Module) -> None:
+        if isinstance(module, BeitAttention) and module.k_bias is not None:
+            init.zeros_(module.k_bias)
+
+    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmBeitLayer:
         block, window_size, bias = vit.blocks[index], window_size_of(config, index), None
         if block.attn.relative_position_bias_table is not None:
             window = (window_size, window_size) if window_size else vit.patch_embed.grid_size
@@ -247,21 +324,63 @@ def timm_table_key(name: str) -> str:
     return f"blocks.{name.split('.')[1]}.attn.relative_position_bias_table"
 
 
-def window_size_of(config: ViTCoMerConfig, index: int) -> int:
+def window_size_of(config: "ViTCoMerConfig", index: int) -> int:
     return config.window_sizes[index] if config.window_sizes else 0
 
 
-def residual_of(config: ViTCoMerConfig, index: int) -> VitDetResBottleneckBlock | None:
+def residual_of(config: "ViTCoMerConfig", index: int) -> VitDetResBottleneckBlock | None:
     if index not in config.residual_block_indexes:
         return None
     size = config.hidden_size
     return VitDetResBottleneckBlock(SimpleNamespace(hidden_act="gelu"), size, size, size // 2)
 
 
-TIMM_TRUNKS = {
+def initialize_gammas(block: EvaBlock | BeitBlock) -> None:
+    for gamma in (block.gamma_1, block.gamma_2):
+        if gamma is not None and getattr(block, "init_values", None) is not None:
+            init.constant_(gamma, block.init_values)
+
+
+TIMM_TRUNKS: dict[str, type[TimmVisionTransformerTrunk]] = {
     "VisionTransformer": TimmVisionTransformerTrunk,
     "VisionTransformerDistilled": TimmVisionTransformerTrunk,
     "Eva": TimmEvaTrunk,
     "Beit": TimmBeitTrunk,
 }
 """Trunk of each class of timm models."""
+
+
+@lru_cache(maxsize=32)
+def timm_facts(architecture: str, model_args: str) -> TrunkFacts:
+    """Facts of a timm model, read from the model itself, built without memory on the meta device.
+
+    Args:
+        model_args: arguments for `timm.create_model`, as JSON.
+    """
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {architecture!r}; timm.list_models('vit_*') lists them."
+        )
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, pretrained=False, **json.loads(model_args))
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+        raise UnsupportedTrunk(
+            f"trunk_config.architecture {architecture!r} cannot be built with the arguments {model_args}, "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if reason := why_not_plain(model):
+        raise UnsupportedTrunk(f"trunk_config.architecture {architecture!r} {reason}")
+    return TIMM_TRUNKS[type(model).__name__].facts_of(model)
+
+
+def why_not_plain(model: nn.Module) -> str | None:
+    """What keeps a timm model from being a trunk, or None."""
+    kind, patch_embed = type(model), getattr(model, "patch_embed", None)
+    if not kind.__module__.startswith("timm.") or kind.__name__ not in TIMM_TRUNKS:
+        return f"is a {kind.__name__}, not a plain ViT that can be a trunk"
+    if type(patch_embed) is not PatchEmbed:
+        return f"has a {type(patch_embed).__name__} stem and not one convolution that makes the patches"
+    if len(set(patch_embed.patch_size)) > 1:
+        return f"has patches of {patch_embed.patch_size} pixels, which are not square"
+    return None

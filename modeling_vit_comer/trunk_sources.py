@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from .configuration_vit_comer import SUPPORTED_TRUNKS, TIMM_FAMILIES, ViTCoMerConfig
+from .configuration_vit_comer import ViTCoMerConfig
+from .timm_trunks import TIMM_TRUNKS
 from .transformers_trunks import TRANSFORMERS_TRUNKS, TransformersTrunk
+from .trunk import SUPPORTED_TRUNKS, TIMM
 from .trunk_parts import shorten
 
 
@@ -112,7 +114,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def timm_config(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"model_type": "timm_wrapper", "architecture": architecture, "model_args": model_args or {}}
+    return {"model_type": TIMM, "architecture": architecture, "model_args": model_args or {}}
 
 
 def check_timm_name(name: str) -> None:
@@ -136,7 +138,7 @@ def take_model(model: nn.Module) -> TrunkSource:
         num_channels = getattr(model.config, "num_channels", 3)
         return TrunkSource(model.config, weights=copy_weights(model), num_channels=num_channels)
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
-    if architecture is None or type(model).__name__ not in TIMM_FAMILIES:
+    if architecture is None or type(model).__name__ not in TIMM_TRUNKS:
         raise ValueError(f"trunk is a {type(model).__name__}; {SUPPORTED_TRUNKS}.")
     trunk_config = timm_config(architecture, changed_sizes(model, architecture))
     return TrunkSource(trunk_config, weights=copy_weights(model), num_channels=model.patch_embed.proj.in_channels)
@@ -203,7 +205,7 @@ def read_pretrained(source: TrunkSource, config: ViTCoMerConfig) -> Weights:
         return source.weights
     if source.file is not None:
         return read_weights(source.file)
-    if config.trunk_config.model_type == "timm_wrapper":
+    if config.trunk_config.model_type == TIMM:
         return read_timm_weights(source.name, config)
     return read_transformers_weights(source.name, TRANSFORMERS_TRUNKS[config.trunk_facts.family])
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -28,6 +28,15 @@ VIT_FEATURE_FUSIONS = ("last", "per_stage", "none")
 DERIVED_FIELDS = ("stage_names", "hidden_size", "num_hidden_layers", "image_size", "patch_size")
 BASE_FIELDS = {"model_type", "auto_map", "torch_dtype", "num_labels", "name_or_path", "output_attentions"}
 BASE_FIELDS |= {"attn_implementation", "experts_implementation", "per_layer_config", "quantization_config"}
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    # For those who read a config: a field that is None in the call alone, because the constructor fills it in.
+    Filled = Annotated[T, None]
+    TrunkConfig = Any
+else:
+    Filled, TrunkConfig = Optional, dict | PreTrainedConfig | None
+UNFILLED: Any = None
 
 
 @strict
@@ -115,12 +124,12 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         )
     }
 
-    trunk_config: dict | PreTrainedConfig | None = None
-    depths: list[int] | tuple[int, ...] | None = None
+    trunk_config: TrunkConfig = None
+    depths: Filled[list[int] | tuple[int, ...]] = UNFILLED
     use_prefix_tokens: bool = True
     window_sizes: list[int] | tuple[int, ...] | None = None
     residual_block_indexes: list[int] | tuple[int, ...] = ()
-    position_embedding_antialias: bool | None = None
+    position_embedding_antialias: Filled[bool] = UNFILLED
     num_channels: int = 3
     conv_stem_channels: int = 64
     mrfp_ratio: float | int = 0.5
@@ -129,9 +138,9 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     use_cti_to_cnn: bool | list[bool] | tuple[bool, ...] = True
     use_cnn_feature_interaction: bool | list[bool] | tuple[bool, ...] = True
     num_extra_cti: int = 4
-    deform_num_heads: int | None = None
+    deform_num_heads: Filled[int] = UNFILLED
     deform_num_points: int = 4
-    deform_ratio: float | int | None = None
+    deform_ratio: Filled[float | int] = UNFILLED
     use_conv_ffn: bool = True
     conv_ffn_ratio: float | int = 0.25
     layer_scale_init_value: float | int = 0.0
@@ -141,7 +150,7 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.stage_names = list(STRIDES)
         if "out_features" not in kwargs and "out_indices" not in kwargs:
             kwargs["out_features"] = list(ALL_STAGES)

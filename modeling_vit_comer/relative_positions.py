@@ -74,7 +74,7 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, window: tuple[int, int], num_heads: int, num_prefix_tokens: int) -> None:
         super().__init__()
-        self.window, self.num_prefix_tokens = tuple(window), num_prefix_tokens
+        self.window, self.num_prefix_tokens = (window[0], window[1]), num_prefix_tokens
         num_rows = (2 * window[0] - 1) * (2 * window[1] - 1) + CLASS_ROWS * num_prefix_tokens
         self.table = nn.Parameter(torch.zeros(num_rows, num_heads))
 

@@ -1,7 +1,12 @@
 """Blocks of timm as layers of a trunk: with windows, residual blocks and relative positions."""
 
+from typing import Protocol, cast
+
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, PatchEmbed, RotaryEmbeddingCat
+from timm.models.beit import Block as BeitBlock
+from timm.models.beit import RelativePositionBias as SharedBias
+from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -15,6 +20,22 @@ from transformers.utils.output_capturing import OutputRecorder
 from .relative_positions import RelativePositionBias
 from .spatial_pyramid import to_map, to_tokens
 from .trunk_parts import TokenGrid
+
+
+class TimmViT(Protocol):
+    """What we use of timm's `VisionTransformer`, `Eva` and `Beit`, which have no class in common."""
+
+    embed_dim: int
+    num_prefix_tokens: int
+    blocks: nn.Sequential
+    patch_embed: PatchEmbed
+    pos_embed: nn.Parameter | None
+    cls_token: nn.Parameter | None
+    pos_drop: nn.Module
+    rope: RotaryEmbeddingCat | None  # of Eva, with others that have the same method
+    rel_pos_bias: SharedBias | None  # of Beit
+
+    def prune_intermediate_layers(self, indices: int, prune_norm: bool, prune_head: bool) -> list[int]: ...
 
 
 def attend(attention: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -78,8 +99,8 @@ class TimmTrunkLayer(GradientCheckpointingLayer):
         return self.block(tokens) if positions is None else self.block(tokens, positions)
 
     def windowed_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
-        block = self.block
-        attended = window_attention(block.attn, block.norm1(tokens), grid, self.window_size)
+        block = cast(Block, self.block)
+        attended = window_attention(cast(Attention, block.attn), block.norm1(tokens), grid, self.window_size)
         tokens = tokens + block.drop_path1(block.ls1(attended))
         return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
 
@@ -106,7 +127,7 @@ class TimmBeitLayer(TimmTrunkLayer):
 
     def windowed_block(self, tokens: torch.Tensor, grid: TokenGrid, positions: torch.Tensor | None) -> torch.Tensor:
         """The grid is padded before the projection, so that a padded value is the bias of the values: as official."""
-        block, size = self.block, self.window_size
+        block, size = cast(BeitBlock, self.block), self.window_size
         # (batch, height * width, channels) -> (windows, window * window, channels)
         windows, padded_size = window_partition(block.norm1(tokens).unflatten(1, grid), size)
         attended = block.attn(windows.flatten(1, 2), self.add_bias((size, size), None))

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import timm
 import torch
@@ -26,7 +26,7 @@ from transformers.models.vitdet.modeling_vitdet import VitDetResBottleneckBlock
 
 from .relative_positions import RelativePositionBias
 from .spatial_pyramid import to_tokens
-from .timm_layers import TimmBeitLayer, TimmTrunkLayer
+from .timm_layers import TimmBeitLayer, TimmTrunkLayer, TimmViT
 from .trunk_parts import (
     PATCH_SIZE,
     PositionedGrid,
@@ -61,20 +61,23 @@ class TimmVisionTransformerTrunk(Trunk):
     layers_name = "layers"
     antialiases = takes_windows = takes_residual_blocks = True
     no_split_modules = ("TimmTrunkLayer",)
-    undecayed = ("pos_embed", *PREFIX_TOKENS)
+    undecayed: ClassVar[tuple[str, ...]] = ("pos_embed", *PREFIX_TOKENS)
     unused: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "head.", "head_dist.", "attn_pool.")
     """Parts of a pretrained model that a trunk has not."""
     model_args: ClassVar[dict[str, Any]] = {}
     """Arguments for `timm.create_model` that the trunk needs, whatever the config says."""
 
+    layers: nn.ModuleList
+    embeddings: nn.Module
+
     @classmethod
-    def facts_of(cls, vit: nn.Module) -> TrunkFacts:
+    def facts_of(cls, vit: TimmViT, family: str) -> TrunkFacts:
         """Facts of timm's model, which may be on the meta device."""
         return TrunkFacts(
-            family=type(vit).__name__,
+            family=family,
             hidden_size=vit.embed_dim,
             num_hidden_layers=len(vit.blocks),
-            grid_size=tuple(vit.patch_embed.grid_size),
+            grid_size=vit.patch_embed.grid_size,
             num_prefix_tokens=vit.num_prefix_tokens,
             antialias=cls.antialiases,
         )
@@ -83,16 +86,17 @@ class TimmVisionTransformerTrunk(Trunk):
         super().__init__(config)
         size = {"img_size": tuple(config.image_size), "patch_size": PATCH_SIZE}
         arguments = config.trunk_model_args | size | self.model_args
-        vit = timm.create_model(config.trunk_config.architecture, pretrained=False, **arguments)
+        model = timm.create_model(config.trunk_config.architecture, pretrained=False, **arguments)
+        vit = cast(TimmViT, model)
         vit.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
         self.num_prefix_tokens = vit.num_prefix_tokens if config.use_prefix_tokens else 0
         self.layers = nn.ModuleList(self.build_layer(config, vit, index) for index in range(len(vit.blocks)))
         vit.blocks = nn.Sequential()
-        self.embeddings = vit
+        self.embeddings = model
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = vit.embed_dim, len(self.layers)
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmTrunkLayer:
+    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmTrunkLayer:
         block, window_size = vit.blocks[index], window_size_of(config, index)
         attention = getattr(block, "attn", None)
         if window_size and (type(block), type(attention)) != (Block, Attention):
@@ -103,15 +107,16 @@ class TimmVisionTransformerTrunk(Trunk):
         return TimmTrunkLayer(block, window_size, residual_of(config, index))
 
     @property
+    def vit(self) -> TimmViT:
+        return cast(TimmViT, self.embeddings)
+
+    @property
     def input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embed
+        return self.vit.patch_embed
 
     def initialize(self, module: nn.Module) -> None:
-        if hasattr(module, "init_non_persistent_buffers"):
-            # Buffers that no checkpoint holds: after the meta device they are empty.
-            module.init_non_persistent_buffers()
-        else:
-            self.rebuild_buffers(module)
+        # Buffers that no checkpoint holds: after the meta device they are empty.
+        getattr(module, "init_non_persistent_buffers", partial(self.rebuild_buffers, module))()
         if module is self.embeddings:
             self.initialize_embeddings()
         elif isinstance(module, LayerScale):
@@ -123,7 +128,7 @@ class TimmVisionTransformerTrunk(Trunk):
         """What a module's `init_non_persistent_buffers` does, which the oldest timm that we run with has not yet."""
 
     def initialize_embeddings(self) -> None:
-        vit = self.embeddings
+        vit = self.vit
         init.trunc_normal_(vit.patch_embed.proj.weight, std=0.02)
         if vit.pos_embed is not None:
             init.trunc_normal_(vit.pos_embed, std=0.02)
@@ -135,13 +140,13 @@ class TimmVisionTransformerTrunk(Trunk):
         """Let timm's attention run fused, or step by step for "eager", which is what shows its weights."""
         fused = attn_implementation != "eager"
         for layer in self.layers:
-            attention = getattr(layer.block, "attn", layer.block)  # a parallel block is its own attention
+            attention: Any = getattr(layer.block, "attn", layer.block)  # a parallel block is its own attention
             if attention.fused_attn != fused:
                 attention.fused_attn = fused
 
     def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, PositionedGrid]:
         """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
-        vit = self.embeddings
+        vit = self.vit
         patches = vit.patch_embed.proj(pixel_values)
         grid = TokenGrid(*patches.shape[-2:])
         # The convolution leaves channels first. Sums keep the layout of what they add: all blocks would work on it.
@@ -162,7 +167,7 @@ class TimmVisionTransformerTrunk(Trunk):
 
     def positions(self, grid: TokenGrid) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Position embeddings of the prefix tokens and, resized to `grid`, of the patch tokens."""
-        vit = self.embeddings
+        vit = self.vit
         if vit.pos_embed is None:
             return None, None
         num_patches = vit.patch_embed.grid_size[0] * vit.patch_embed.grid_size[1]
@@ -226,22 +231,23 @@ class TimmEvaTrunk(TimmVisionTransformerTrunk):
         if isinstance(module, EvaAttention) and module.k_bias is not None:
             init.zeros_(module.k_bias)
         elif isinstance(module, RotaryEmbeddingDinoV3):
-            init.copy_(module.periods, module._compute_periods())
+            init.copy_(module.get_buffer("periods"), module._compute_periods())
         elif isinstance(module, RotaryEmbeddingCat):
-            init.copy_(module.bands, freq_bands(module.dim // 4, temperature=module.temperature, step=1))
+            init.copy_(module.get_buffer("bands"), freq_bands(module.dim // 4, temperature=module.temperature, step=1))
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmTrunkLayer:
-        vit.blocks[index].attn.num_prefix_tokens = self.num_prefix_tokens
+    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmTrunkLayer:
+        cast(EvaBlock, vit.blocks[index]).attn.num_prefix_tokens = self.num_prefix_tokens
         return super().build_layer(config, vit, index)
 
     def context(self, grid: TokenGrid) -> PositionedGrid:
-        rope = self.embeddings.rope
+        rope = self.vit.rope
         return PositionedGrid(*grid, rope.get_embed(shape=list(grid)) if rope is not None else None)
 
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
         """(height * width, 2 * head_dim), or with one embedding a block (heads, height * width, 2 * head_dim)."""
         has_one_a_block = getattr(self.embeddings, "rope_mixed", False)
-        return context.positions[index] if has_one_a_block else context.positions
+        positions = cast(torch.Tensor | None, context.positions)
+        return positions[index] if positions is not None and has_one_a_block else positions
 
 
 class TimmBeitTrunk(TimmVisionTransformerTrunk):
@@ -258,7 +264,7 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
 
     def __init__(self, config: "ViTCoMerConfig") -> None:
         super().__init__(config)
-        vit, shared = self.embeddings, self.embeddings.rel_pos_bias
+        vit, shared = self.vit, self.vit.rel_pos_bias
         self.shared_bias = None
         if shared is not None:
             num_heads = shared.relative_position_bias_table.shape[1]
@@ -280,20 +286,21 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
         if isinstance(module, BeitAttention) and module.k_bias is not None:
             init.zeros_(module.k_bias)
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: nn.Module, index: int) -> TimmBeitLayer:
-        block, window_size, bias = vit.blocks[index], window_size_of(config, index), None
+    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmBeitLayer:
+        block, window_size, bias = cast(BeitBlock, vit.blocks[index]), window_size_of(config, index), None
         if block.attn.relative_position_bias_table is not None:
             window = (window_size, window_size) if window_size else vit.patch_embed.grid_size
             bias = RelativePositionBias(window, block.attn.num_heads, self.num_prefix_tokens)
             # The table is ours from here: the block's own attention knows no grid but the pretrained one.
-            block.attn.relative_position_bias_table = block.attn.relative_position_index = None
+            block.attn.register_parameter("relative_position_bias_table", None)
+            block.attn.relative_position_index = None
         return TimmBeitLayer(block, window_size, residual_of(config, index), bias)
 
     def context(self, grid: TokenGrid) -> PositionedGrid:
         return PositionedGrid(*grid, self.shared_bias(grid) if self.shared_bias is not None else None)
 
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
-        return context.positions
+        return cast(torch.Tensor | None, context.positions)
 
     def convert_pretrained(
         self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
@@ -336,9 +343,10 @@ def residual_of(config: "ViTCoMerConfig", index: int) -> VitDetResBottleneckBloc
 
 
 def initialize_gammas(block: EvaBlock | BeitBlock) -> None:
+    value = getattr(block, "init_values", None)
     for gamma in (block.gamma_1, block.gamma_2):
-        if gamma is not None and getattr(block, "init_values", None) is not None:
-            init.constant_(gamma, block.init_values)
+        if gamma is not None and value is not None:
+            init.constant_(gamma, value)
 
 
 TIMM_TRUNKS: dict[str, type[TimmVisionTransformerTrunk]] = {
@@ -371,7 +379,7 @@ def timm_facts(architecture: str, model_args: str) -> TrunkFacts:
         ) from error
     if reason := why_not_plain(model):
         raise UnsupportedTrunk(f"trunk_config.architecture {architecture!r} {reason}")
-    return TIMM_TRUNKS[type(model).__name__].facts_of(model)
+    return TIMM_TRUNKS[type(model).__name__].facts_of(cast(TimmViT, model), type(model).__name__)
 
 
 def why_not_plain(model: nn.Module) -> str | None:

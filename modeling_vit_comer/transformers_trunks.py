@@ -8,6 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 from transformers import (
+    BeitConfig,
     BeitModel,
     DeiTModel,
     Dinov2Model,
@@ -51,7 +52,12 @@ class TransformersTrunk(Trunk):
     """Prefix tokens in their order; those of `positioned` have a position embedding, the others are registers."""
     positioned: ClassVar[tuple[str, ...]] = ("cls_token",)
     unused: ClassVar[tuple[str, ...]] = ("layernorm.", "norm.", "pooler.", "embeddings.mask_token")
-    undecayed = ("position_embeddings", "cls_token", "distillation_token", "register_tokens")
+    undecayed: ClassVar[tuple[str, ...]] = (
+        "position_embeddings",
+        "cls_token",
+        "distillation_token",
+        "register_tokens",
+    )
 
     model: PreTrainedModel
 
@@ -81,8 +87,8 @@ class TransformersTrunk(Trunk):
         for name in ("layernorm", "norm"):
             if hasattr(self.model, name):
                 setattr(self.model, name, nn.Identity())
-        hide_mask_token(self.model.embeddings)
-        self.grid_size = tuple(config.trunk_facts.grid_size)
+        hide_mask_token(self.model.get_submodule("embeddings"))
+        self.grid_size = config.trunk_facts.grid_size
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = config.hidden_size, len(self.layers)
         self.num_prefix_tokens = config.trunk_facts.num_prefix_tokens if config.use_prefix_tokens else 0
@@ -95,11 +101,11 @@ class TransformersTrunk(Trunk):
 
     @property
     def input_embeddings(self) -> nn.Module:
-        return self.model.embeddings.patch_embeddings
+        return self.model.get_submodule("embeddings.patch_embeddings")
 
     @property
     def patch_convolution(self) -> nn.Conv2d:
-        return getattr(self.input_embeddings, "projection", self.input_embeddings)
+        return cast(nn.Conv2d, getattr(self.input_embeddings, "projection", self.input_embeddings))
 
     def initialize(self, module: nn.Module) -> None:
         """Nothing: the library's model is one of transformers itself, which initialises all that is in it."""
@@ -205,6 +211,7 @@ class DINOv3ViTTrunk(TransformersTrunk):
 
     model_class, layers_name = DINOv3ViTModel, "model.model.layer"
     prefix_names = ("cls_token", "register_tokens")
+    model: DINOv3ViTModel
 
     def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
         return PositionedGrid(*grid, self.model.rope_embeddings(pixel_values))
@@ -219,6 +226,7 @@ class BeitTrunk(TransformersTrunk):
     model_class, layers_name = BeitModel, "model.layers"
     model_arguments = {"add_pooling_layer": False}
     undecayed = TransformersTrunk.undecayed + ("relative_position_bias_table",)
+    model: BeitModel
 
     def __init__(self, config: "ViTCoMerConfig") -> None:
         super().__init__(config)
@@ -239,7 +247,7 @@ class BeitTrunk(TransformersTrunk):
 class BeitGeometricBias(BeitRelativePositionBias):
     """transformers' table, with another way to resize it and with or without the rows of the class token."""
 
-    def __init__(self, config: PreTrainedConfig, num_prefix_tokens: int) -> None:
+    def __init__(self, config: BeitConfig, num_prefix_tokens: int) -> None:
         super().__init__(config)
         self.num_prefix_tokens = num_prefix_tokens
 
@@ -264,11 +272,11 @@ def config_of_trunk(config: "ViTCoMerConfig") -> PreTrainedConfig:
 
 def hide_mask_token(embeddings: nn.Module) -> None:
     """The mask token of pre-training is no weight of a trunk: a parameter without gradient would stop DDP."""
-    if getattr(embeddings, "mask_token", None) is not None:
-        mask_token = embeddings.mask_token.detach()
+    mask_token = getattr(embeddings, "mask_token", None)
+    if mask_token is not None:
         del embeddings.mask_token
         # Still there, because the library's own initialisation fills it.
-        embeddings.register_buffer("mask_token", mask_token, persistent=False)
+        embeddings.register_buffer("mask_token", mask_token.detach(), persistent=False)
 
 
 def set_drop_path(layer: nn.Module, rate: float) -> None:
@@ -277,7 +285,7 @@ def set_drop_path(layer: nn.Module, rate: float) -> None:
         layer.drop_path = DropPath(rate)
     else:
         # ViT's and DeiT's layers have a dropout at the very end of both branches.
-        layer.dropout = nn.Sequential(layer.dropout, DropPath(rate))
+        layer.dropout = nn.Sequential(layer.get_submodule("dropout"), DropPath(rate))
 
 
 TRANSFORMERS_TRUNKS: dict[str, type[TransformersTrunk]] = {

@@ -46,8 +46,10 @@ RECORDED_OUTPUTS = TIMM_OUTPUTS
 
 def distinct(trunks: Mapping[str, type[Trunk]]) -> dict[str, type[Trunk]]:
     """The families without those that only are another name for one before them."""
-    names = {trunk: name for name, trunk in reversed(trunks.items())}
-    return {name: trunk for name, trunk in trunks.items() if names[trunk] == name}
+    first: dict[type[Trunk], str] = {}
+    for name, trunk in trunks.items():
+        first.setdefault(trunk, name)
+    return {name: trunk for trunk, name in first.items()}
 
 
 SUPPORTED_TRUNKS = (

@@ -28,6 +28,7 @@ REPOSITORY = "org/vit-comer-tiny"
 CODE = {
     "configuration_vit_comer.py",
     "deformable_attention.py",
+    "initialization.py",
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",

@@ -1,6 +1,7 @@
 """ViT-CoMer: Vision Transformer with convolutional multi-scale feature interaction (CVPR 2024, arXiv 2403.07392)."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,34 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         with no_report_of_random_weights():
             # Takes the tensors as they are, so that a pretrained weight is never in memory twice.
             return cls.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that no weight decay may pull to zero, beside vectors and scalars, as timm asks.
+
+        Those are tables of positions, levels and tokens:
+
+        ```python
+        >>> from timm.optim import param_groups_layer_decay
+
+        >>> groups = param_groups_layer_decay(backbone, no_weight_decay_list=backbone.no_weight_decay())
+        ```
+        """
+        tables = {f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)}
+        tables |= {name for name, _ in self.named_parameters() if name.endswith("level_embed")}
+        return tables | {f"trunk.{name}" for name in self.trunk.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers for a learning rate that falls with the depth of the trunk, as timm asks for them.
+
+        Args:
+            coarse: all blocks of the trunk are one layer, instead of one each.
+
+        Returns:
+            Patterns of names of parameters: the trunk's embeddings, the first layer, and its blocks. All else, which
+            is trained from scratch, matches none, and timm makes it the last layer, of the full learning rate.
+        """
+        blocks = rf"trunk\.{re.escape(self.trunk.layers_name)}\."
+        return {"embeddings": rf"(?!{blocks})trunk\.", "blocks": blocks if coarse else rf"{blocks}(\d+)\."}
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For custom code transformers leaves out modules without weights of their own, such as the deformable

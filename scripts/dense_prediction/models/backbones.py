@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
-from modeling_vit_comer.configuration_vit_comer import TRANSFORMERS_FAMILIES
+from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS
 
 from ..errors import UserError
 from ..options import merge
@@ -129,7 +129,7 @@ def _check_overrides(fields: Fields, overrides: Fields) -> None:
     _check_tree(fields, overrides, "backbone.overrides", sorted(_backbone_types()))
     if isinstance(trunk := overrides.get("trunk_config"), dict):
         before = {"model_type": "timm_wrapper"} | (fields.get("trunk_config") or {})
-        _check_tree(before, trunk, "backbone.overrides.trunk_config", ["timm_wrapper", *TRANSFORMERS_FAMILIES])
+        _check_tree(before, trunk, "backbone.overrides.trunk_config", ["timm_wrapper", *TRANSFORMERS_TRUNKS])
 
 
 def _check_tree(fields: Fields, overrides: Fields, key: str, known: list[str]) -> None:

@@ -49,28 +49,34 @@ def download_sdist(folder: Path) -> Path:
 
 
 def unpack_tests(archive: Path, folder: Path) -> None:
-    """Write the test modules that we need to `folder`."""
-    with tarfile.open(archive) as tar:
+    """Write the test modules that we need to `folder`, each of them whole or not at all."""
+    with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=folder) as scratch:
         for member in tar.getmembers():
             path = Path(member.name)
             if path.parent.name == "tests" and path.name in MODULES:
-                (folder / path.name).write_bytes(tar.extractfile(member).read())
-    missing = [name for name in MODULES if not (folder / name).exists()]
+                whole = Path(scratch, path.name)
+                whole.write_bytes(tar.extractfile(member).read())
+                whole.replace(folder / path.name)
+    missing = missing_modules(folder)
     if missing:
         raise SdistUnavailable(f"{archive.name} has no tests/{missing[0]}")
-    (folder / "__init__.py").touch()
+
+
+def missing_modules(folder: Path) -> list[str]:
+    return [name for name in MODULES if not (folder / name).exists()]
 
 
 def tests_folder() -> Path:
-    """The folder of the unpacked test modules, from the cache or downloaded."""
+    """The folder of the unpacked test modules, from the cache or downloaded.
+
+    On a fresh machine several processes come here at once, and any of them may be stopped. Each puts the same files
+    in place, one by one: what is there is whole, and what is missing is fetched.
+    """
     cache = cache_folder()
-    if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
-            unpacked = Path(scratch, "tests")
-            unpacked.mkdir()
-            unpack_tests(download_sdist(Path(scratch)), unpacked)
-            unpacked.rename(cache)
+    if missing_modules(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            unpack_tests(download_sdist(Path(scratch)), cache)
     return cache
 
 

@@ -15,7 +15,13 @@ import modeling_vit_comer
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"modeling_vit_comer": "modeling_vit_comer", "dense_prediction": "scripts/dense_prediction"}
-DATA = "modeling_vit_comer/configuration"
+COMMANDS = "vit_comer_commands"
+DATA = {
+    "modeling_vit_comer/configuration": [*ROOT.glob("configuration/**/*.*")],
+    "dense_prediction/evaluation/metrics/library": [*ROOT.glob("scripts/metrics/*/*.py")],
+    "dense_prediction/hub/cards/files": [*ROOT.glob("hub_cards/templates/*"), ROOT / "hub_cards" / "trunks.yaml"],
+}
+"""Where files that are no part of a package stand in the wheel, and which they are."""
 
 
 def installed_files(folder: Path) -> set[str]:
@@ -36,23 +42,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("modeling_vit_comer", "configuration", "scripts/dense_prediction"):
+    for name in ("modeling_vit_comer", "configuration", "scripts", "hub_cards"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     run(f"from setuptools.build_meta import build_wheel; build_wheel({str(output)!r})", source)
     (path,) = output.glob("*.whl")
     return zipfile.ZipFile(path)
 
 
-def test_every_folder_is_listed() -> None:
+def read_setup() -> ConfigParser:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
+    return setup
+
+
+def setup_folders() -> dict[str, str]:
+    """The folder of each package that does not stand where its name says."""
+    lines = read_setup()["options"]["package_dir"].strip().splitlines()
+    return dict(line.split(" = ") for line in lines)
+
+
+def test_every_folder_is_listed() -> None:
+    setup = read_setup()
     listed = set(setup["options"]["packages"].split())
     folders = {
         ".".join((package, *path.parent.relative_to(ROOT / folder).parts))
         for package, folder in PACKAGES.items()
         for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert listed == folders | {"modeling_vit_comer.configuration"}, "list new folders in setup.cfg"
+    data = {folder.replace("/", ".") for folder in DATA}
+    assert listed == folders | data | {COMMANDS}, "list new folders in setup.cfg"
 
 
 def test_the_configuration_is_data() -> None:
@@ -61,7 +79,9 @@ def test_the_configuration_is_data() -> None:
 
 
 def test_the_wheel_has_every_file(wheel: zipfile.ZipFile) -> None:
-    expected = {f"{DATA}/{path}" for path in installed_files(ROOT / "configuration")}
+    roots = {name: ROOT / setup_folders()[name.replace("/", ".")] for name in DATA}
+    expected = {f"{name}/{path.relative_to(roots[name])}" for name, paths in DATA.items() for path in paths}
+    expected |= {f"{COMMANDS}/{path.name}" for path in (ROOT / "scripts").glob("*.py")}
     for package, folder in PACKAGES.items():
         expected |= {f"{package}/{path}" for path in installed_files(ROOT / folder)}
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -83,5 +103,10 @@ def test_from_the_wheel_in_another_folder(wheel: zipfile.ZipFile, tmp_path: Path
     )
     printed = run(code, folder, PYTHONPATH=str(site)).split()
     presets = len(list((ROOT / "configuration" / "backbones").glob("*.json")))
-    assert printed[:4] == ["192", str(presets), str(site / DATA), str(site / "dense_prediction")]
+    assert printed[:4] == [
+        "192",
+        str(presets),
+        str(site / "modeling_vit_comer/configuration"),
+        str(site / "dense_prediction"),
+    ]
     assert printed[4:] == [modeling_vit_comer.__version__] * 2

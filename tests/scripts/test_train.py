@@ -214,13 +214,7 @@ def test_the_average_of_the_weights_is_measured_and_saved(recipe_file: Path, tmp
 def test_early_stopping(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two evaluations in a row that are no better; a run that has stopped does not go on when resumed."""
     scores = {1: 0.1, 2: 0.3, 3: 0.3, 4: 0.2, 5: 0.9}
-    evaluate = TrainingRun._evaluate
-
-    def evaluate_as(run: TrainingRun) -> None:
-        run.experiment.measure = lambda *_: {"mean_iou": scores[run.state.step]}
-        evaluate(run)
-
-    monkeypatch.setattr(TrainingRun, "_evaluate", evaluate_as)
+    monkeypatch.setattr(TrainingRun, "_measure", lambda run: {"mean_iou": scores[run.state.step]})
     arguments = [f"output={tmp_path}", "training.evaluate_every=1", "training.early_stopping=2"]
     for resume in ([], ["resume=auto"]):
         assert run_script(train, recipe_file, *arguments, *resume) == 0

@@ -221,8 +221,7 @@ class TrainingRun:
     def _evaluate(self) -> None:
         """Measure the model, draw what it sees, and keep it if it is the best so far."""
         state = self.state
-        experiment = self.experiment
-        numbers = experiment.measure(self.accelerator, self.evaluated_model, experiment.validation)
+        numbers = self._measure()
         score = numbers[self.metric]
         if score is None:
             raise UserError(
@@ -238,6 +237,10 @@ class TrainingRun:
         self._record(numbers)
         if improves:
             self._save_model(BEST_MODEL)
+
+    def _measure(self) -> Numbers:
+        experiment = self.experiment
+        return experiment.measure(self.accelerator, self.evaluated_model, experiment.validation)
 
     def _draw(self, improves: bool) -> None:
         """Samples from all over the validation split, of this step and, if it is the best, as the run's picture."""

@@ -16,7 +16,11 @@ from ..licences import licence_metadata
 from ..result_files import Result, Row, summarize
 
 
-CARDS = Path(__file__).parents[4] / "hub_cards"
+_INSTALLED = Path(__file__).parent / "files"
+
+CARDS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[4] / "hub_cards"
+"""The templates and, in a checkout, the cards and result files."""
+
 BACKBONE_TEMPLATE, HEAD_TEMPLATE = (CARDS / "templates" / name for name in ("backbone.md", "head.md"))
 
 PICTURE = (128, 96)

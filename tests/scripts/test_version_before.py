@@ -26,11 +26,13 @@ from transformers import AutoModel, AutoModelForSemanticSegmentation, dynamic_mo
 import finetune_with_trainer
 import predict
 import train
-from dense_prediction.backbones import build_backbone
-from dense_prediction.checkpointing import flatten
-from dense_prediction.data import StreamedSplit, load_data
-from dense_prediction.recipe_loading import load_recipe
-from dense_prediction.recipes import Recipe
+from dense_prediction.models.backbones import build_backbone
+from dense_prediction.options import flatten
+from dense_prediction.data.loading import load_data
+from dense_prediction.data.streaming import StreamedSplit
+from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import Recipe
 from hub import Hub, serve
 from miniature import ROOT
 from modeling_vit_comer import ViTCoMerBackbone

@@ -21,6 +21,7 @@ from dense_prediction.errors import UserError
 from dense_prediction.evaluation.measuring import evaluate
 from dense_prediction.evaluation.metrics.metric import Numbers
 from dense_prediction.evaluation.tables import to_table
+from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.evaluation.views import check_views
 from dense_prediction.failures import is_out_of_memory
 from dense_prediction.models.building import head_of
@@ -64,7 +65,7 @@ def main() -> None:
     prepare_output(arguments.output)
     accelerator = start_accelerator(recipe.training.mixed_precision)
     model, processor = load_model(arguments.model, accelerator.device)
-    data = load_data(recipe.data, recipe.task)
+    data = load_data(recipe.data, find_task(recipe.task))
     check_fits(model, data, recipe.task)
     check_normalization(processor, recipe)
     split = choose_split(data, arguments.split)

@@ -1,13 +1,10 @@
 """Train a model for any of the four tasks: `python scripts/train.py RECIPE [key=value ...]`."""
 
 import argparse
-import dataclasses
-from pathlib import Path
-
-from pydantic.fields import FieldInfo
 
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.recipes.loading import default_of, dotted_fields, load_recipe
+from dense_prediction.recipes.keys import describe_keys
+from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 
@@ -15,15 +12,17 @@ from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 DESCRIPTION = """\
 Train a model as a recipe says: semantic, instance or panoptic segmentation, or object detection.
 
-A recipe is a YAML file below configuration/recipes/. Everything in it can be changed on the command line:
+A recipe is a YAML file of your own, or one that comes with the package (configuration/recipes/), by its name.
+Everything in it can be changed on the command line:
 
-  python scripts/train.py configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
+  python scripts/train.py semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo
   python scripts/train.py RECIPE data.path=/my/dataset training.steps=2000 training.mixed_precision=bf16
   python scripts/train.py RECIPE resume=auto        # goes on where a stopped run left off, with the same result
   accelerate launch scripts/train.py RECIPE         # on several GPUs
 
 The output folder then holds best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png and
-predictions/ (pictures), results.json and checkpoints/. Paths are relative to the folder that the command runs in.
+predictions/ (pictures), results.json and checkpoints/. Paths that are typed, and those of data, weights and output,
+are relative to the folder that the command runs in; label lists and bases, to the recipe that names them.
 """
 
 
@@ -38,25 +37,13 @@ def report(training_run: TrainingRun) -> None:
     print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {output / 'results.json'}")
 
 
-def describe_keys() -> str:
-    """One line for every key of a recipe: its name, what it means, and its default."""
-    return "\n".join(f"  {name:<37} {_describe(field)}" for name, field in dotted_fields())
-
-
-def _describe(field: dataclasses.Field) -> str:
-    info: FieldInfo = field.default
-    if info.is_required():
-        return f"{info.description} (required)"
-    return f"{info.description} (default {default_of(field)})"
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = ArgumentParser(
         description=DESCRIPTION,
         epilog=f"keys of a recipe:\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file of the experiment")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or YAML file of the experiment")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="a change to the recipe, as often as needed")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """What a task is: the one record of all that differs between tasks. The records themselves: `evaluation/tasks.py`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 

@@ -23,9 +23,11 @@ from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.metrics import build_metric
+from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.models.building import encoder_of
 from dense_prediction.prediction.saved_models import load_model, predict_image
-from dense_prediction.recipes.loading import dotted_fields, load_recipe
+from dense_prediction.recipes.keys import dotted_fields
+from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.huggingface import trainer as hf_trainer
 from dense_prediction.training.huggingface.arguments import (
     DEFAULTS,
@@ -240,7 +242,7 @@ def test_weights_that_do_not_fit_are_refused(
 def test_the_folder_holds_the_best_model(finished: Path, recipe_file: Path, changes: list[str]) -> None:
     """Loaded as predict.py does it, its predictions have the numbers that the run reported."""
     recipe = load_recipe(recipe_file, [change for change in changes if "=" in change])
-    data = load_data(recipe.data, recipe.task)
+    data = load_data(recipe.data, find_task(recipe.task))
     model, processor = load_model(finished, torch.device("cpu"))
     metric = build_metric(recipe.task, data.labels, data.things)
     for index in range(len(data.validation)):

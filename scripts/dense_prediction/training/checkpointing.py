@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..atomic_files import replace_folder, write_text
 from ..errors import UserError
-from ..recipes.loading import default_of, dotted_fields
+from ..recipes.loading import resolve
 from ..recipes.schema import Recipe
 
 
@@ -159,10 +159,10 @@ def read_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> RunSt
     """
     try:
         content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        before, state = _flat_defaults() | flatten(content["recipe"]), RunState(**content["state"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        before, state = resolve(content["recipe"]), RunState(**content["state"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{checkpoint / STATE_FILE} is damaged: {error}") from error
-    now = _flat(dataclasses.asdict(recipe))
+    before, now = (_flat(dataclasses.asdict(each)) for each in (before, recipe))
     free = _FREE_TO_CHANGE + (_FREE_IN_PRODUCT if samples_per_step == state.samples_per_step else ())
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in free]
     if changed:
@@ -174,11 +174,6 @@ def read_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> RunSt
             "choose training.batch_size and training.gradient_accumulation for this number of processes"
         )
     return state
-
-
-def _flat_defaults() -> dict[str, Any]:
-    """What a recipe means that was written before a key existed."""
-    return _flat({key: default_of(field) for key, field in dotted_fields() if not field.default.is_required()})
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from transformers import PreTrainedModel
 from ..batches.streams import Batch, EvaluationSet, TrainingStream, training_loader
 from ..batches.transforms import EvaluationTransform, TrainingTransform
 from ..data.loading import load_data
-from ..data.streaming import StreamedSplit
+from ..data.samples import Stream
 from ..errors import UserError
 from ..evaluation.measuring import evaluate
 from ..evaluation.metrics import build_metric
 from ..evaluation.metrics.metric import Numbers
 from ..evaluation.showing import draw_predictions
+from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
 from ..failures import check_loss, explained
 from ..models.backbones import build_backbone
@@ -76,7 +77,7 @@ class TrainingRun:
             warn_of_step_size(recipe.training, self.accelerator.num_processes)
         checkpoint = find_checkpoint(recipe)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
-            self.data = load_data(recipe.data, recipe.task)
+            self.data = load_data(recipe.data, find_task(recipe.task))
         self.state = self._read_state(checkpoint)
         self.head = HEADS[recipe.head.name]
         self.metric = build_metric(recipe.task, self.data.labels, self.data.things).primary
@@ -110,7 +111,7 @@ class TrainingRun:
 
     def _read_state(self, checkpoint: Path | None) -> RunState:
         training, processes = self.recipe.training, self.accelerator.num_processes
-        length = None if isinstance(self.data.train, StreamedSplit) else len(self.data.train)
+        length = None if isinstance(self.data.train, Stream) else len(self.data.train)
         self.steps = training_steps(training, length, processes)
         step_size = samples_per_step(training, processes)
         return RunState(step_size) if checkpoint is None else read_state(checkpoint, self.recipe, step_size)

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel, TrainingArguments
 from modeling_vit_comer.configuration_heads import carry_code
 
 from ...data.loading import Data, load_data
-from ...data.streaming import StreamedSplit
+from ...data.samples import Stream
 from ...errors import UserError
 from ...evaluation.metrics import build_metric
+from ...evaluation.tasks import find_task
 from ...evaluation.views import check_views
 from ...models.backbones import build_backbone
 from ...models.building import build_model, encoder_of
@@ -40,7 +41,7 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
     if arguments.process_index == 0:
         warn_of_step_size(recipe.training, arguments.world_size)
     with arguments.main_process_first():  # fills the cache that the others read
-        data = load_data(recipe.data, recipe.task)
+        data = load_data(recipe.data, find_task(recipe.task))
     _complete(arguments, recipe, data, flags)
     seconds = 0.0
     if checkpoint is not None:
@@ -55,7 +56,7 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
 
 def _complete(arguments: TrainingArguments, recipe: Recipe, data: Data, flags: Flags) -> None:
     """Add what the data decides."""
-    length = None if isinstance(data.train, StreamedSplit) else len(data.train)
+    length = None if isinstance(data.train, Stream) else len(data.train)
     arguments.max_steps = training_steps(recipe.training, length, arguments.world_size)
     metric = build_metric(recipe.task, data.labels, data.things)
     arguments.metric_for_best_model = flags.get("metric_for_best_model", metric.primary)

@@ -13,11 +13,12 @@ from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import EvaluationSet
 from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.batches.types import PredictionOptions
+from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring as evaluation
 from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.models.heads.registry import HEADS, Head
 from dense_prediction.recipes.schema import EvaluationOptions
 
@@ -65,7 +66,7 @@ def oracle(wrong: int, **fields: Any) -> Head:
 
 
 def evaluation_set(task: str) -> tuple[EvaluationSet, dict[str, Any]]:
-    data = load_data(DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES), task)
+    data = load_data(SyntheticShapesOptions(max_validation_samples=SAMPLES), find_task(task))
     transform = EvaluationTransform(TransformOptions(crop_size=(32, 32), evaluation_resize="fixed"))
     return EvaluationSet(data.validation, transform), {"task": task, "labels": data.labels, "things": data.things}
 

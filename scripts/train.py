@@ -1,14 +1,11 @@
 """Train a model for any of the four tasks: `vit-comer train RECIPE [key=value ...]`."""
 
 import argparse
-import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic.fields import FieldInfo
-
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.recipes.loading import default_of, dotted_fields, load_recipe
+from dense_prediction.recipes.keys import describe_keys
+from dense_prediction.recipes.loading import load_recipe
 
 
 if TYPE_CHECKING:
@@ -27,7 +24,8 @@ command line:
   accelerate launch -m vit_comer_commands.train RECIPE         # on several GPUs
 
 The output folder then holds best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png and
-predictions/ (pictures), results.json and checkpoints/. Paths are relative to the folder that the command runs in.
+predictions/ (pictures), results.json and checkpoints/. Paths that are typed, and those of data, weights and output,
+are relative to the folder that the command runs in; label lists and bases, to the recipe that names them.
 """
 
 
@@ -44,25 +42,13 @@ def report(training_run: "TrainingRun") -> None:
     print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {training_run.results_file}")
 
 
-def describe_keys() -> str:
-    """One line for every key of a recipe: its name, what it means, and its default."""
-    return "\n".join(f"  {name:<37} {_describe(field)}" for name, field in dotted_fields())
-
-
-def _describe(field: dataclasses.Field) -> str:
-    info: FieldInfo = field.default
-    if info.is_required():
-        return f"{info.description} (required)"
-    return f"{info.description} (default {default_of(field)})"
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = ArgumentParser(
         description=DESCRIPTION,
         epilog=f"keys of a recipe:\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file of the experiment")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or YAML file of the experiment")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="a change to the recipe, as often as needed")
     return parser.parse_args()
 

@@ -45,7 +45,7 @@ class Experiment:
         check_views(self.task, recipe.evaluation)
         self.head = head or HEADS[recipe.head.name]
         self.size_divisor = math.lcm(self.head.size_divisor, recipe.transforms.size_divisor)
-        self.data = load_data(recipe.data, self.task.name)
+        self.data = load_data(recipe.data, self.task)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
         self.validation = self.evaluation_set(self.data.validation)
 

@@ -15,11 +15,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
 from dense_prediction.batches.types import PredictionOptions, Task
+from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.loading import Data, load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tables import to_table
-from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.evaluation.tasks import TASKS, find_task
 from dense_prediction.experiment import Experiment
 from dense_prediction.models.saved_models import read_model
 from dense_prediction.models.trained_labels import check_fits
@@ -31,7 +31,7 @@ from scripts_in_process import HEAD_OF_TASK, last_error, run_script, save_model
 
 
 SAMPLES = 3
-DATA = DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES)
+DATA = SyntheticShapesOptions(max_validation_samples=SAMPLES)
 
 Folders = dict[Task, Path]
 
@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> Fol
     """A model for each task with the classes of the drawn shapes."""
     folders = {}
     for task in HEAD_OF_TASK:
-        data = load_data(DATA, task)
+        data = load_data(DATA, find_task(task))
         folder = tmp_path_factory.mktemp(task)
         folders[task] = save_model(folder, task, backbone_file, data.labels, sorted(data.things))
     return folders
@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_predictions(
 ) -> None:
     output = tmp_path / "new" / "numbers.json"
     assert run_script(evaluate, recipes[task], "seed=1", "--model", models[task], "--output", output, "seed=2") == 0
-    data = load_data(DATA, task)
+    data = load_data(DATA, find_task(task))
     model, processor = read_model(models[task], torch.device("cpu"))
     metric = TASKS[task].metric(data.labels, data.things)
     for index in range(SAMPLES):
@@ -134,7 +134,7 @@ def test_the_split_is_the_one_that_was_asked_for(
     models: Folders, recipes: Folders, capsys: pytest.CaptureFixture[str], dataset_folder: Path, tmp_path: Path
 ) -> None:
     task = "semantic_segmentation"
-    labels = load_data(DATA, task).labels
+    labels = load_data(DATA, find_task(task)).labels
     data = [f"data.path={dataset_folder}", f"data.labels={json.dumps(labels)}", "data.test_split=train"]
     counts = {"validation": 2, "test": 1}
     for split, count in counts.items():
@@ -154,7 +154,10 @@ def test_bad_samples_are_counted(
     (tmp_path / "images" / "1.png").write_bytes(b"\x89PNG nothing")
     task = "semantic_segmentation"
     data = [f"data.path={tmp_path}", "data.format=folders", "data.images={train: images, validation: images}"]
-    data += ["data.masks={train: masks, validation: masks}", f"data.labels={json.dumps(load_data(DATA, task).labels)}"]
+    data += [
+        "data.masks={train: masks, validation: masks}",
+        f"data.labels={json.dumps(load_data(DATA, find_task(task)).labels)}",
+    ]
     assert run_script(evaluate, recipes[task], *data, "--model", models[task]) == 1
     assert "data.bad_samples=skip" in last_error(capsys)
     output = tmp_path / "numbers.json"

@@ -22,12 +22,13 @@ import finetune_with_trainer
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.evaluation.tasks import TASKS, find_task
 from dense_prediction.experiment import Experiment
 from dense_prediction.models.building import encoder_of
 from dense_prediction.models.saved_models import read_model
 from dense_prediction.prediction.trained_model import predict_image
-from dense_prediction.recipes.loading import dotted_fields, load_recipe
+from dense_prediction.recipes.keys import dotted_fields
+from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.huggingface.arguments import (
     DEFAULTS,
     FIXED,
@@ -241,7 +242,7 @@ def test_weights_that_do_not_fit_are_refused(
 def test_the_folder_holds_the_best_model(finished: Path, recipe_file: Path, changes: list[str]) -> None:
     """Loaded as predict.py does it, its predictions have the numbers that the run reported."""
     recipe = load_recipe(recipe_file, [change for change in changes if "=" in change])
-    data = load_data(recipe.data, recipe.task)
+    data = load_data(recipe.data, find_task(recipe.task))
     model, processor = read_model(finished, torch.device("cpu"))
     metric = TASKS[recipe.task].metric(data.labels, data.things)
     for index in range(len(data.validation)):

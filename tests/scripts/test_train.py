@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import train
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.experiment import Experiment
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import head_of, task_of, things_of
@@ -109,7 +110,7 @@ def test_nothing_half_done_is_left(finished: Path) -> None:
 def test_the_best_model_measures_what_the_run_reported(finished: Path, recipe_file: Path, task: str) -> None:
     """Read from its folder alone."""
     recipe, results = load_recipe(recipe_file), results_of(finished)
-    data = load_data(recipe.data, recipe.task)
+    data = load_data(recipe.data, find_task(recipe.task))
     model, processor = read_model(finished / "best_model", CPU)
     assert (task_of(model), things_of(model)) == (task, data.things)
     assert list(model.config.id2label.values()) == data.labels

@@ -98,7 +98,6 @@ def recipe_of(result: Result) -> Recipe:
 def build_head(result: Result) -> PreTrainedModel:
     """The model that was trained, with random weights."""
     recipe = recipe_of(result)
-    config = str(ROOT / recipe.backbone.config)
-    backbone_recipe = dataclasses.replace(recipe.backbone, config=config, trunk_weights=None)
+    backbone_recipe = dataclasses.replace(recipe.backbone, trunk_weights=None)
     backbone = build_backbone(backbone_recipe, HEADS[recipe.head.name].out_features)
     return build_model(recipe.head, backbone, result.classes, recipe.task)

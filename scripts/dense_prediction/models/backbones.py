@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
+from modeling_vit_comer.presets import preset_path
 from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS
 
 from ..errors import UserError
@@ -47,7 +48,7 @@ def build_backbone(recipe: BackboneOptions, out_features: list[str] | None = Non
     if recipe.trunk is not None:
         return _from_trunk(recipe, overrides)
     if recipe.config is not None:
-        backbone = AutoBackbone.from_config(_config(_fields_from_file(Path(recipe.config), overrides)))
+        backbone = AutoBackbone.from_config(_config(_fields_from_file(_config_file(recipe.config), overrides)))
     else:
         backbone = _from_checkpoint(recipe.checkpoint, overrides)
     if recipe.trunk_weights is not None:
@@ -84,7 +85,7 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
             f"backbone.trunk={recipe.trunk} brings a trunk and its weights: it needs backbone.config, and neither "
             "backbone.checkpoint nor trunk_weights nor overrides.trunk_config"
         )
-    fields = _fields_from_file(Path(recipe.config), overrides)
+    fields = _fields_from_file(_config_file(recipe.config), overrides)
     fields.pop("trunk_config", None)
     model_class = MODEL_FOR_BACKBONE_MAPPING[CONFIG_MAPPING[fields.pop("model_type")]]
     if not hasattr(model_class, "from_trunk"):
@@ -94,6 +95,17 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
     # An unknown or missing name, weights that do not fit, a wrong field of the config.
     except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
+
+
+def _config_file(config: str) -> Path:
+    """The JSON file at a path, or of a preset that is called so."""
+    path = Path(config).expanduser()
+    if path.suffix == ".json" or path.is_file():
+        return path
+    try:
+        return preset_path(config)
+    except ValueError as error:
+        raise UserError(f"backbone.config={config}: {error}") from error
 
 
 def _fields_from_file(path: Path, overrides: Fields) -> Fields:

@@ -10,7 +10,9 @@ from ..options import FORBID_UNKNOWN
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class BackboneOptions:
-    config: str | None = Field(None, description="JSON file of a backbone config, built with random weights")
+    config: str | None = Field(
+        None, description="preset, or JSON file of a backbone config, built with random weights"
+    )
     checkpoint: str | None = Field(
         None,
         description="folder or Hub id of a pretrained backbone, instead of config; "

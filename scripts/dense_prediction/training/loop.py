@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from ..batches.streams import training_loader
 from ..batches.types import Batch
-from ..data.streaming import StreamedSplit
+from ..data.samples import Stream
 from ..errors import UserError
 from ..evaluation.metrics.metric import Numbers
 from ..experiment import Experiment
@@ -93,7 +93,7 @@ class TrainingRun:
     def _read_state(self, checkpoint: Path | None) -> RunState:
         training, processes = self.recipe.training, self.accelerator.num_processes
         split = self.experiment.data.train
-        length = None if isinstance(split, StreamedSplit) else len(split)
+        length = None if isinstance(split, Stream) else len(split)
         self.steps = training_steps(training, length, processes)
         step_size = samples_per_step(training, processes)
         return RunState(step_size) if checkpoint is None else resumed_state(checkpoint, self.recipe, step_size)

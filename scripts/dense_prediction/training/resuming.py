@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..options import flatten
-from ..recipes.loading import default_of, dotted_fields
+from ..recipes.loading import resolve
 from ..recipes.schema import Recipe
 from .checkpoints import last_checkpoint
 from .run_state import STATE_FILE, RunState, read_state
@@ -88,14 +88,9 @@ def resumed_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> Ru
 
 def changes(tree: dict[str, Any], recipe: Recipe, free: tuple[str, ...]) -> list[str]:
     """What a recipe says otherwise than the tree of another one, but for the keys that are free to change."""
-    before, now = _flat_defaults() | flatten(tree), _flat(dataclasses.asdict(recipe))
+    before, now = (_flat(dataclasses.asdict(each)) for each in (resolve(tree), recipe))
     differing = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in free]
     return [f"{key}={now.get(key)!r} (was {before.get(key)!r})" for key in differing]
-
-
-def _flat_defaults() -> dict[str, Any]:
-    """What a recipe means that was written before a key existed."""
-    return _flat({key: default_of(field) for key, field in dotted_fields() if not field.default.is_required()})
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

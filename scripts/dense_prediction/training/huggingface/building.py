@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from modeling_vit_comer.configuration_heads import carry_code
 
-from ...data.streaming import StreamedSplit
+from ...data.samples import Stream
 from ...errors import UserError
 from ...experiment import Experiment
 from ...models.building import encoder_of
@@ -51,7 +51,7 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
 def _complete(arguments: TrainingArguments, experiment: Experiment, flags: Flags) -> None:
     """Add what the data decides."""
     split = experiment.data.train
-    length = None if isinstance(split, StreamedSplit) else len(split)
+    length = None if isinstance(split, Stream) else len(split)
     arguments.max_steps = training_steps(experiment.recipe.training, length, arguments.world_size)
     metric = experiment.new_metric()
     arguments.metric_for_best_model = flags.get("metric_for_best_model", metric.primary)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -173,7 +174,7 @@ def test_a_validation_split_without_anything_to_find(
 
     def without_labels(split: ShapesSplit, index: int) -> dict[str, Any]:
         sample = read(split, index)
-        return sample | {"semantic_map": torch.full_like(sample["semantic_map"], 255)} if split.seed == 1 else sample
+        return sample | {"semantic_map": np.full_like(sample["semantic_map"], 255)} if split.seed == 1 else sample
 
     monkeypatch.setattr(ShapesSplit, "__getitem__", without_labels)
     assert run_script(train, recipe_file, f"output={tmp_path}", "training.evaluate_every=2") == 1

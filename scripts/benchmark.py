@@ -7,9 +7,11 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import timm
@@ -39,6 +41,8 @@ CLOCKS = ("wall_s", "cpu_s")
 
 # Of each formulation and clock, one number a round.
 Seconds = dict[str, dict[str, list[float]]]
+# Computes the deformable attention in one way for as long as the context lasts.
+Formulation = Callable[[], AbstractContextManager[None]]
 
 DESCRIPTION = """\
 Compare formulations of the deformable attention in one backbone, by turns in one process, on this machine.
@@ -71,26 +75,35 @@ def grid_sample_attention(
     return MultiScaleDeformableAttention()(heads, torch.tensor(levels), levels, None, locations, attention, 64)
 
 
-def use_kernel() -> None:
-    """What the models do if nobody chooses. Undoes all below."""
-    restore_package()
-    use_deformable_attention_kernel("auto")
+@contextmanager
+def attention_kernel(kernel: str) -> Iterator[None]:
+    """What the deformable attention runs on; afterwards as if nobody had chosen."""
+    use_deformable_attention_kernel(kernel)
+    try:
+        yield
+    finally:
+        use_deformable_attention_kernel("auto")
 
 
-def use_embedding_bag() -> None:
-    restore_package()
-    use_deformable_attention_kernel("torch")
+@contextmanager
+def replaced(module: ModuleType, name: str, function: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Another function in a module's place of that name, for a while."""
+    original = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
 
 
-def use_grid_sample() -> None:
-    use_deformable_attention_kernel("torch")
-    deformable_attention.deformable_attention_torch = grid_sample_attention
-    interaction.checkpoint = call_directly
-
-
-def restore_package() -> None:
-    deformable_attention.deformable_attention_torch = EMBEDDING_BAG
-    interaction.checkpoint = CHECKPOINT
+@contextmanager
+def grid_sample_formulation() -> Iterator[None]:
+    with (
+        attention_kernel("torch"),
+        replaced(deformable_attention, "deformable_attention_torch", grid_sample_attention),
+        replaced(interaction, "checkpoint", call_directly),
+    ):
+        yield
 
 
 def call_directly(function: Callable[..., torch.Tensor], *inputs: Any, **_: Any) -> torch.Tensor:
@@ -98,24 +111,26 @@ def call_directly(function: Callable[..., torch.Tensor], *inputs: Any, **_: Any)
     return function(*inputs)
 
 
-EMBEDDING_BAG = deformable_attention.deformable_attention_torch
-CHECKPOINT = interaction.checkpoint
-FORMULATIONS = {"kernel": use_kernel, "embedding_bag": use_embedding_bag, "grid_sample": use_grid_sample}
+FORMULATIONS: dict[str, Formulation] = {
+    "kernel": partial(attention_kernel, "auto"),
+    "embedding_bag": partial(attention_kernel, "torch"),
+    "grid_sample": grid_sample_formulation,
+}
 REFERENCE = "grid_sample"
 PLAIN = "simple_feature_pyramid"
 
 
 class Contender(NamedTuple):
-    """A model, and what to call before it runs."""
+    """A model, and how the deformable attention is computed while it runs."""
 
-    prepare: Callable[[], None]
+    formulation: Formulation
     model: nn.Module
 
 
 def available_formulations() -> list[str]:
-    use_kernel()
-    if deformable_attention_backend("cpu") != "torch":
-        return list(FORMULATIONS)
+    with attention_kernel("auto"):
+        if deformable_attention_backend("cpu") != "torch":
+            return list(FORMULATIONS)
     print("without the native kernel: there is no build of it for this machine and torch, `make kernel` makes one")
     return [name for name in FORMULATIONS if name != "kernel"]
 
@@ -177,9 +192,9 @@ def time_by_turns(
     """Seconds of every round, after one that is not counted. The contenders take turns within a round."""
     seconds: Seconds = {name: {clock_name: [] for clock_name in CLOCKS} for name in contenders}
     for round_index in tqdm(range(repeats + 1), desc=step.__name__, unit="round"):
-        for name, (prepare, model) in contenders.items():
-            prepare()
-            elapsed = clock(partial(step, model, images))
+        for name, (formulation, model) in contenders.items():
+            with formulation():
+                elapsed = clock(partial(step, model, images))
             if round_index:
                 for clock_name, value in zip(CLOCKS, elapsed):
                     seconds[name][clock_name].append(round(value, 4))
@@ -189,11 +204,11 @@ def time_by_turns(
 def peak_memory(name: str, arguments: argparse.Namespace) -> float:
     """Peak resident MiB of a process that trains two steps at batch 1. To be called in a process of its own."""
     torch.set_num_threads(arguments.threads)
-    FORMULATIONS[name]()
     backbone = build_backbone(arguments.preset, arguments.attention)
     images = torch.randn(1, 3, arguments.size, arguments.size)
-    for _ in range(2):
-        training_step(backbone, images)
+    with FORMULATIONS[name]():
+        for _ in range(2):
+            training_step(backbone, images)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -235,8 +250,8 @@ def processor_name() -> str:
 
 
 def kernel_name() -> str | None:
-    use_kernel()
-    kernel = loaded_kernels().get("cpu")
+    with attention_kernel("auto"):
+        kernel = loaded_kernels().get("cpu")
     return None if kernel is None else kernel.__name__
 
 
@@ -258,7 +273,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone = build_backbone(arguments.preset, arguments.attention)
     images = torch.randn(1, 3, arguments.size, arguments.size)
     formulations = {name: Contender(FORMULATIONS[name], backbone) for name in names}
-    plain = {PLAIN: Contender(use_kernel, SimpleFeaturePyramid(backbone.trunk))}
+    plain = {PLAIN: Contender(FORMULATIONS["kernel"], SimpleFeaturePyramid(backbone.trunk))}
     forward_s = time_by_turns(forward, formulations | plain, images, arguments.repeats)
     training_s = time_by_turns(training_step, formulations, images, arguments.repeats)
     return {

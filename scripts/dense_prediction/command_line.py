@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from transformers.utils import logging
@@ -19,9 +20,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call `main` and leave the process with 0, 1 after a `UserError`, or 130 after Ctrl-C."""
-    logging.disable_progress_bar()  # its bars for reading and writing weights would break up ours
     try:
-        main()
+        with without_their_progress_bars():
+            main()
     except UserError as error:
         print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(1)
@@ -29,6 +30,18 @@ def run(main: Callable[[], None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+@contextmanager
+def without_their_progress_bars() -> Iterator[None]:
+    """transformers' bars for reading and writing weights would break up ours."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _message(error: UserError) -> str:

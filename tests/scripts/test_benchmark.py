@@ -15,12 +15,6 @@ from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid
 from modeling_vit_comer import deformable_attention, deformable_attention_backend, interaction, kernel_choice
 
 
-@pytest.fixture(autouse=True)
-def formulation_restored():
-    yield
-    benchmark.use_kernel()
-
-
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     num_threads = torch.get_num_threads()
@@ -30,21 +24,39 @@ def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         torch.set_num_threads(num_threads)
 
 
-def test_formulations_replace_each_other() -> None:
+def test_formulations_end() -> None:
+    """Each computes in its way for as long as it lasts, also where an error ends it."""
     ours = deformable_attention.deformable_attention_torch, interaction.checkpoint
-    benchmark.use_kernel()
     chosen = deformable_attention_backend("cpu")
-    benchmark.use_grid_sample()
-    assert deformable_attention.deformable_attention_torch is benchmark.grid_sample_attention
-    assert interaction.checkpoint is benchmark.call_directly
-    assert deformable_attention_backend("cpu") == "torch"
-    benchmark.use_embedding_bag()
-    assert (deformable_attention.deformable_attention_torch, interaction.checkpoint) == ours
-    assert deformable_attention_backend("cpu") == "torch"
-    benchmark.use_grid_sample()
-    benchmark.use_kernel()
+    with benchmark.FORMULATIONS["grid_sample"]():
+        assert deformable_attention.deformable_attention_torch is benchmark.grid_sample_attention
+        assert interaction.checkpoint is benchmark.call_directly
+        assert deformable_attention_backend("cpu") == "torch"
+    with pytest.raises(ZeroDivisionError), benchmark.FORMULATIONS["grid_sample"]():
+        raise ZeroDivisionError
     assert (deformable_attention.deformable_attention_torch, interaction.checkpoint) == ours
     assert deformable_attention_backend("cpu") == chosen
+    with pytest.raises(ZeroDivisionError), benchmark.FORMULATIONS["embedding_bag"]():
+        assert (deformable_attention.deformable_attention_torch, interaction.checkpoint) == ours
+        assert deformable_attention_backend("cpu") == "torch"
+        raise ZeroDivisionError
+    with benchmark.FORMULATIONS["kernel"]():
+        assert deformable_attention_backend("cpu") == chosen
+    assert deformable_attention_backend("cpu") == chosen
+
+
+def test_timed_under_its_formulation() -> None:
+    """And nothing of it is left when the turns are over."""
+    seen = []
+
+    def step(model: torch.nn.Module, images: torch.Tensor) -> None:
+        seen.append(deformable_attention.deformable_attention_torch is benchmark.grid_sample_attention)
+
+    names = ("grid_sample", "embedding_bag")
+    contenders = {name: benchmark.Contender(benchmark.FORMULATIONS[name], torch.nn.Identity()) for name in names}
+    benchmark.time_by_turns(step, contenders, torch.empty(0), repeats=1)
+    assert seen == [True, False, True, False]
+    assert deformable_attention.deformable_attention_torch is not benchmark.grid_sample_attention
 
 
 def test_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +103,7 @@ def test_unknown_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(("attention", "plain_gmac", "ratio"), [("global", 35.3, 2.11), ("preset", 31.0, 2.27)])
 def test_multiply_adds_of_both_sides(attention: str, plain_gmac: float, ratio: float) -> None:
     """ViT-CoMer-S at 512 x 512 and its trunk with the simple pyramid, as counted in the official code."""
-    benchmark.use_embedding_bag()
-    with torch.device("meta"):
+    with benchmark.FORMULATIONS["embedding_bag"](), torch.device("meta"):
         backbone = benchmark.build_backbone("vit-comer-s", attention).eval()
         images = torch.empty(1, 3, 512, 512)
         gmac = [count_gmac(model, images) for model in (backbone, SimpleFeaturePyramid(backbone.trunk))]

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import timm
 import torch
@@ -15,6 +15,8 @@ from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.generation import GenerationConfig
+
+from .presets import preset_path
 
 
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -229,6 +231,18 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     freeze_trunk: bool = False
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Self:
+        """The config of a published size, for example `"vit-comer-s"`, with `changes` of its fields.
+
+        Raises:
+            FileNotFoundError: the package is not installed, and this code came with a model from the Hub.
+            ValueError: there is no such preset, or no such field.
+        """
+        fields = json.loads(preset_path(name).read_text(encoding="utf-8"))
+        fields.pop("model_type")
+        return cls(**fields | changes)
 
     def __post_init__(self, **kwargs):
         self.stage_names = list(STRIDES)

@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
+from .heads import HeadModel, attach_head
 from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
 from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
@@ -355,6 +356,18 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
     def strides(self) -> dict[str, int]:
         """Stride in pixels of each map that the backbone returns."""
         return {name: STRIDES[name] for name in self.out_features}
+
+    def attach(
+        self, head_class: type[HeadModel], /, *, out_features: list[str] | None = None, **head_fields: Any
+    ) -> HeadModel:
+        """A head of transformers round a copy of this backbone: see [`~heads.attach_head`].
+
+        Args:
+            head_class: for example `RTDetrV2ForObjectDetection`; the error for another class lists all of them.
+            out_features: other maps than the head's usual ones.
+            head_fields: of the head's config, for example `num_labels=80`.
+        """
+        return attach_head(self, head_class, out_features=out_features, **head_fields)
 
     @can_return_tuple
     @merge_with_config_defaults

@@ -28,9 +28,11 @@ REPOSITORY = "org/vit-comer-tiny"
 CODE = {
     "configuration_vit_comer.py",
     "deformable_attention.py",
+    "heads.py",
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",
+    "presets.py",
     "spatial_pyramid.py",
     "timm_trunks.py",
     "transformers_trunks.py",

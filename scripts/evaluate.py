@@ -21,9 +21,10 @@ from dense_prediction.errors import UserError
 from dense_prediction.evaluation.measuring import evaluate
 from dense_prediction.evaluation.metrics.metric import Numbers
 from dense_prediction.evaluation.tables import to_table
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.evaluation.views import check_views
 from dense_prediction.failures import is_out_of_memory
-from dense_prediction.models.building import head_of
+from dense_prediction.models.heads import head_of
 from dense_prediction.models.trained_labels import check_fits
 from dense_prediction.prediction.image_files import make_folder
 from dense_prediction.prediction.saved_models import load_model
@@ -65,7 +66,7 @@ def main() -> None:
     accelerator = start_accelerator(recipe.training.mixed_precision)
     model, processor = load_model(arguments.model, accelerator.device)
     data = load_data(recipe.data, recipe.task)
-    check_fits(model, data, recipe.task)
+    check_fits(model, data, TASKS[recipe.task])
     check_normalization(processor, recipe)
     split = choose_split(data, arguments.split)
     started = time.perf_counter()

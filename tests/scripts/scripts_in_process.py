@@ -13,9 +13,10 @@ from accelerate.state import AcceleratorState, GradientState
 from dense_prediction import command_line
 from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.types import Task
+from dense_prediction.evaluation import tasks
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.processors import build_processor
 from miniature_heads import FIELDS, LABELS, THINGS
@@ -56,8 +57,8 @@ def save_model(
     """A model for the task with random weights, the same each time, as train.py saves one."""
     torch.manual_seed(0)
     head = HeadOptions(name=TASKS[task], config=FIELDS[TASKS[task]])
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
-    build_model(head, backbone, list(labels), task, things).save_pretrained(folder)
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
+    build_model(head, backbone, list(labels), tasks.TASKS[task], things).save_pretrained(folder)
     build_processor(head, transforms()).save_pretrained(folder)
     return folder
 

@@ -18,6 +18,7 @@ from dense_prediction.batches.types import PredictionOptions, Task
 from dense_prediction.data.loading import Data, load_data
 from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation import tasks
 from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.tables import to_table
 from dense_prediction.models.trained_labels import check_fits
@@ -27,6 +28,7 @@ from miniature_heads import LABELS, THINGS
 from scripts_in_process import TASKS, last_error, run_script, save_model
 
 
+PANOPTIC = tasks.TASKS["panoptic_segmentation"]
 SAMPLES = 3
 DATA = DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES)
 
@@ -247,13 +249,13 @@ DIFFERENCES = {
 def test_other_classes_are_refused(labels: list[str], message: str, panoptic_model: PreTrainedModel) -> None:
     data = Data([], [], None, labels, frozenset(THINGS))
     with pytest.raises(UserError, match=message):
-        check_fits(panoptic_model, data, "panoptic_segmentation")
+        check_fits(panoptic_model, data, PANOPTIC)
 
 
 def test_what_is_countable_must_agree(panoptic_model: PreTrainedModel) -> None:
-    check_fits(panoptic_model, Data([], [], None, LABELS, frozenset(THINGS)), "panoptic_segmentation")
+    check_fits(panoptic_model, Data([], [], None, LABELS, frozenset(THINGS)), PANOPTIC)
     with pytest.raises(UserError, match="sky, car: countable either to the model or in the data"):
-        check_fits(panoptic_model, Data([], [], None, LABELS, frozenset({0, 1})), "panoptic_segmentation")
+        check_fits(panoptic_model, Data([], [], None, LABELS, frozenset({0, 1})), PANOPTIC)
 
 
 def test_classes_are_compared_before_anything_is_measured(

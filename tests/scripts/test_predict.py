@@ -16,9 +16,10 @@ from dense_prediction.batches.types import Prediction, PredictionOptions, Task
 from dense_prediction.drawing.colors import class_color
 from dense_prediction.drawing.pictures import draw
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation import tasks
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.processors import build_processor
 from dense_prediction.prediction.coco_output import describe
@@ -133,8 +134,8 @@ def test_an_image_with_too_few_positions_for_the_queries_is_named(
 ) -> None:
     torch.manual_seed(0)
     head = HeadOptions(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
-    build_model(head, backbone, LABELS, "object_detection").save_pretrained(tmp_path / "model")
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
+    build_model(head, backbone, LABELS, tasks.TASKS["object_detection"]).save_pretrained(tmp_path / "model")
     build_processor(head, transforms()).save_pretrained(tmp_path / "model")
     image = save_image(tmp_path / "a.png", 120, 70)
     assert run_script(predict, tmp_path / "model", image) == 1

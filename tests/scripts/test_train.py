@@ -19,7 +19,7 @@ from dense_prediction.errors import UserError
 from dense_prediction.evaluation.measuring import evaluate
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import task_of, things_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions
 from dense_prediction.prediction.saved_models import load_model
 from dense_prediction.recipes.loading import load_recipe
@@ -120,7 +120,7 @@ def test_the_best_model_measures_what_the_run_reported(finished: Path, recipe_fi
     numbers = evaluate(
         Accelerator(),
         model,
-        HEADS[recipe.head.name],
+        find_head(recipe.head.name),
         EvaluationSet(data.validation, EvaluationTransform(recipe.transforms)),
         task=recipe.task,
         labels=data.labels,

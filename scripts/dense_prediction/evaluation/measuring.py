@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..batches.streams import EvaluationSet, evaluation_loader
 from ..batches.types import Batch, PredictionOptions, Task
-from ..models.heads.registry import Head
+from ..models.head import Head
 from ..recipes.schema import EvaluationOptions
 from .metrics import build_metric
 from .metrics.metric import Metric, Numbers

@@ -14,7 +14,8 @@ from ..batches.types import PredictionOptions, Task
 from ..data.loading import Data
 from ..data.samples import Sample, Split
 from ..drawing.pages import comparison
-from ..models.heads.registry import Head
+from ..models.head import Head
+from .tasks import TASKS
 
 
 ROWS = 4
@@ -33,7 +34,7 @@ def draw_predictions(
     for sample in spread_samples(validation.split, ROWS):
         batch = collate([validation.transform(sample)], divisor)
         batch |= {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-        (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, task, options)
+        (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, TASKS[task], options)
         rows.append((to_pil_image(sample["image"]), sample, prediction))
     model.train(was_training)
     return comparison(rows, data.labels) if rows else None

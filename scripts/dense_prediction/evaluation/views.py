@@ -13,9 +13,10 @@ from torch.nn.functional import interpolate
 from ..batches.geometry import geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Task
 from ..errors import UserError
-from ..models.heads.registry import Head
-from ..models.semantic import dense_scores, semantic_predictions
+from ..models.head import Head
+from ..models.semantic import semantic_predictions
 from ..recipes.schema import EvaluationOptions
+from .tasks import TASKS
 
 
 Size = tuple[int, int]
@@ -33,17 +34,15 @@ def predict(
     """
     check_views(task, recipe)
     if recipe.is_plain:
-        return head.predict(model(**head.model_inputs(batch)), batch, task, options)
+        return head.predict(model(**head.model_inputs(batch)), batch, TASKS[task], options)
 
     def score(image: torch.Tensor) -> torch.Tensor:
         mask = torch.ones_like(image[:, 0], dtype=torch.int64)
         return head.scores(model(**head.model_inputs({"pixel_values": image, "pixel_mask": mask}))).float()
 
-    # Softmax is for logits; Mask2Former's scores are sums of probabilities.
-    normalize = _softmax if head.scores is dense_scores else _unchanged
     predictions = []
     for image in _unpadded(batch):
-        scores = average_over_views(score, image["pixel_values"], recipe, normalize)
+        scores = average_over_views(score, image["pixel_values"], recipe, head.probabilities)
         predictions += semantic_predictions(scores, image)
     return predictions
 
@@ -126,11 +125,3 @@ def _resize(maps: torch.Tensor, size: Size, antialias: bool = False) -> torch.Te
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def _softmax(scores: torch.Tensor) -> torch.Tensor:
-    return scores.softmax(1)
-
-
-def _unchanged(scores: torch.Tensor) -> torch.Tensor:
-    return scores

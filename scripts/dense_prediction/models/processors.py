@@ -6,7 +6,7 @@ from typing import Any
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..batches.options import TransformOptions
-from .heads.registry import HEADS
+from .heads import find_head
 from .options import HeadOptions
 
 
@@ -16,10 +16,10 @@ PADDING = "padding_divisor"
 
 def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseImageProcessor:
     """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor."""
-    processor = HEADS[recipe.name].processor_class(
+    processor = find_head(recipe.name).processor_class(
         **_resize_fields(transforms),
-        size_divisor=0,  # of Mask2Former's, which would resize to multiples of it and change the aspect
-        do_normalize=True,  # of RT-DETR's, which does not by default
+        size_divisor=0,  # where a processor would resize to multiples of it and change the aspect
+        do_normalize=True,  # which not every processor does by default
         image_mean=list(transforms.image_mean),
         image_std=list(transforms.image_std),
     )
@@ -29,7 +29,7 @@ def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseIm
 
 def padding_divisor(recipe: HeadOptions, transforms: TransformOptions) -> int:
     """Height and width of every batch must be multiples of it, for the head's sake and the recipe's."""
-    return math.lcm(HEADS[recipe.name].size_divisor, transforms.size_divisor)
+    return math.lcm(find_head(recipe.name).size_divisor, transforms.size_divisor)
 
 
 def _resize_fields(transforms: TransformOptions) -> dict[str, Any]:

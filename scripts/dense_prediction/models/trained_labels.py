@@ -4,9 +4,9 @@ from itertools import zip_longest
 
 from transformers import PreTrainedModel
 
-from ..batches.types import Task
 from ..data.loading import Data
 from ..errors import UserError
+from ..tasks import Task
 from .building import task_of, things_of
 
 
@@ -21,8 +21,8 @@ def check_fits(model: PreTrainedModel, data: Data, task: Task) -> None:
     Raises:
         UserError: the task, a class name, the order of the classes or, of panoptic data, what is countable differs.
     """
-    if task_of(model) != task:
-        raise UserError(f"the model was trained for {task_of(model)}, the recipe's task is {task}; set task=...")
+    if task_of(model) != task.name:
+        raise UserError(f"the model was trained for {task_of(model)}, the recipe's task is {task.name}; set task=...")
     pairs = zip_longest(labels_of(model), data.labels)
     for index, (trained, annotated) in enumerate(pairs):
         if trained != annotated:
@@ -30,7 +30,7 @@ def check_fits(model: PreTrainedModel, data: Data, task: Task) -> None:
                 f"class {index} is {_name(trained)} to the model and {_name(annotated)} in the data: the model was "
                 f"trained with {model.config.num_labels} classes, the data has {len(data.labels)}; set data.labels"
             )
-    if task == "panoptic_segmentation" and things_of(model) != data.things:
+    if "segment_map" in task.columns and things_of(model) != data.things:
         differing = ", ".join(data.labels[index] for index in sorted(things_of(model) ^ data.things))
         raise UserError(f"{differing}: countable either to the model or in the data, but not to both")
 

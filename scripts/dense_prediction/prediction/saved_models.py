@@ -13,11 +13,12 @@ import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and
 from ..batches.streams import collate
 from ..batches.types import Batch, Prediction, PredictionOptions
 from ..errors import UserError
+from ..evaluation.tasks import TASKS
 from ..models import simple_feature_pyramid  # noqa: F401, registers the baseline
-from ..models.building import head_of, run_on_kernel, task_of
-from ..models.heads.registry import HEADS, Head
+from ..models.building import make_ready, task_of
+from ..models.head import Head
+from ..models.heads import all_heads, head_of
 from ..models.processors import PADDING
-from ..models.queries import refuse_small_images
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -32,8 +33,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Bas
         config = AutoConfig.from_pretrained(folder)
         model_class = _model_class(folder, config.architectures or [])
         model = model_class.from_pretrained(folder, config=config).to(device).eval()
-        run_on_kernel(model)
-        refuse_small_images(model)
+        make_ready(model)
         return model, AutoImageProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"cannot load the model in {folder}: {' '.join(str(error).split())}") from error
@@ -46,7 +46,7 @@ def predict_image(
     """What the model was trained to see, in an RGB image, at the image's own size."""
     head = head_of(model)
     batch = prepare_image(head, processor, image, model.device)
-    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, task_of(model), options)
+    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, TASKS[task_of(model)], options)
     return prediction
 
 
@@ -59,7 +59,7 @@ def prepare_image(head: Head, processor: BaseImageProcessor, image: Image.Image,
 
 
 def _model_class(folder: Path, architectures: list[str]) -> type[PreTrainedModel]:
-    supported = {head.model_class.__name__: head.model_class for head in HEADS.values()}
+    supported = {head.model_class.__name__: head.model_class for head in all_heads().values()}
     for name in architectures:
         if name in supported:
             return supported[name]

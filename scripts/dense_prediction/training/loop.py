@@ -29,11 +29,12 @@ from ..evaluation.measuring import evaluate
 from ..evaluation.metrics import build_metric
 from ..evaluation.metrics.metric import Numbers
 from ..evaluation.showing import draw_predictions
+from ..evaluation.tasks import TASKS
 from ..evaluation.views import check_views
 from ..failures import check_loss, explained
 from ..models.backbones import build_backbone
 from ..models.building import build_model, encoder_of
-from ..models.heads.registry import HEADS
+from ..models.heads import find_head
 from ..models.processors import build_processor, padding_divisor
 from ..recipes.schema import Recipe
 from ..seeds import seed_step
@@ -53,7 +54,7 @@ from .optimization import build_optimizer
 from .processes.accelerators import start_accelerator
 from .processes.batch_norm import synchronize_batch_norms
 from .processes.loss_normalization import process_weight, share_normalization
-from .processes.unused_parameters import MAY_LEAVE_OUT, freeze_unused
+from .processes.unused_parameters import freeze_unused
 from .progress import Progress
 from .results import write_results
 from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, carry_best, clear_output
@@ -78,7 +79,7 @@ class TrainingRun:
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
             self.data = load_data(recipe.data, recipe.task)
         self.state = self._read_state(checkpoint)
-        self.head = HEADS[recipe.head.name]
+        self.head = find_head(recipe.head.name)
         self.metric = build_metric(recipe.task, self.data.labels, self.data.things).primary
         self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
         set_seed(recipe.seed)
@@ -118,8 +119,7 @@ class TrainingRun:
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
         backbone = build_backbone(recipe.backbone, self.head.out_features)
-        model = build_model(recipe.head, backbone, self.data.labels, recipe.task, self.data.things)
-        share_normalization()
+        model = build_model(recipe.head, backbone, self.data.labels, TASKS[recipe.task], self.data.things)
         freeze_unused(encoder_of(model))
         if recipe.training.gradient_checkpointing:
             encoder_of(model).activation_checkpointing_enable()
@@ -156,7 +156,7 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with explained(self._whereabouts):
+        with explained(self._whereabouts), share_normalization(self.head):
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
@@ -193,8 +193,8 @@ class TrainingRun:
         """
         accelerator, max_norm = self.accelerator, self.recipe.optimization.max_grad_norm
         with accelerator.accumulate(self.model):
-            loss = self.model(**self.head.loss_inputs(batch, self.recipe.task)).loss
-            loss = loss * process_weight(accelerator, self.recipe.head.name, batch)
+            loss = self.model(**self.head.loss_inputs(batch, TASKS[self.recipe.task])).loss
+            loss = loss * process_weight(accelerator, self.head, batch)
             accelerator.backward(loss)  # divides by the number of accumulated passes
             if accelerator.sync_gradients and max_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -330,13 +330,13 @@ class TrainingRun:
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate with the recipe's precision; the schedule is stepped once a step whatever the number of processes."""
-    training = recipe.training
+    training, leaves_out = recipe.training, find_head(recipe.head.name).may_leave_out
     return start_accelerator(
         training.mixed_precision,
         # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
         gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=leaves_out)],
         log_with=training.trackers or None,
         project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
     )

@@ -12,14 +12,14 @@ from ...data.loading import Data, load_data
 from ...data.streaming import StreamedSplit
 from ...errors import UserError
 from ...evaluation.metrics import build_metric
+from ...evaluation.tasks import TASKS
 from ...evaluation.views import check_views
 from ...models.backbones import build_backbone
 from ...models.building import build_model, encoder_of
-from ...models.heads.registry import HEADS
+from ...models.heads import find_head
 from ...recipes.schema import Recipe
 from ..checkpointing import is_inside, read_state
 from ..processes.batch_norm import synchronize_batch_norms
-from ..processes.loss_normalization import share_normalization
 from ..processes.unused_parameters import freeze_unused
 from ..schedules import training_steps
 from ..step_size import warn_of_step_size
@@ -81,9 +81,8 @@ def _build(
 
 
 def _build_model(recipe: Recipe, data: Data, arguments: TrainingArguments) -> PreTrainedModel:
-    backbone = build_backbone(recipe.backbone, HEADS[recipe.head.name].out_features)
-    model = build_model(recipe.head, backbone, data.labels, recipe.task, data.things)
-    share_normalization()
+    backbone = build_backbone(recipe.backbone, find_head(recipe.head.name).out_features)
+    model = build_model(recipe.head, backbone, data.labels, TASKS[recipe.task], data.things)
     freeze_unused(encoder_of(model))
     if recipe.training.gradient_checkpointing:
         # Not by Trainer, which asks the head for it, and most refuse.

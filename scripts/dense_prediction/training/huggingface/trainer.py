@@ -18,7 +18,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ...batches.streams import EvaluationSet, TrainingStream, collate
 from ...batches.transforms import EvaluationTransform, TrainingTransform
@@ -26,14 +26,15 @@ from ...batches.types import Batch
 from ...data.loading import Data
 from ...errors import UserError
 from ...evaluation.measuring import evaluate
+from ...evaluation.tasks import TASKS
 from ...failures import check_loss
-from ...models.heads.registry import HEADS
+from ...models.heads import find_head
 from ...models.processors import build_processor, padding_divisor
 from ...recipes.schema import Recipe
 from ...seeds import seed_step
 from ..checkpointing import RunState, write_state
 from ..optimization import parameter_groups
-from ..processes.loss_normalization import process_weight
+from ..processes.loss_normalization import process_weight, share_normalization
 from ..schedules import build_scheduler
 from ..trackers import flat_numbers
 from .average import AverageCallback
@@ -64,7 +65,7 @@ class RecipeTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.data = data
-        self.head = HEADS[recipe.head.name]
+        self.head = find_head(recipe.head.name)
         self.recipe_schedule = recipe_schedule
         self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
         self.samples_per_step = samples_per_step(arguments)
@@ -89,6 +90,10 @@ class RecipeTrainer(Trainer):
         """What is evaluated and saved: while a training keeps an average of the weights, that."""
         return self.model if self.average.average is None else self.average.average.module
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with share_normalization(self.head):
+            return super().train(*args, **kwargs)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -96,8 +101,8 @@ class RecipeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        output = model(**self.head.loss_inputs(inputs, self.recipe.task))
-        loss = output.loss * process_weight(self.accelerator, self.recipe.head.name, inputs)
+        output = model(**self.head.loss_inputs(inputs, TASKS[self.recipe.task]))
+        loss = output.loss * process_weight(self.accelerator, self.head, inputs)
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -18,8 +18,10 @@ from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring as evaluation
 from dense_prediction.evaluation.measuring import evaluate
-from dense_prediction.models.heads.registry import HEADS, Head
+from dense_prediction.models.head import Head
+from dense_prediction.models.heads import find_head
 from dense_prediction.recipes.schema import EvaluationOptions
+from dense_prediction.tasks import Task
 
 
 PRIMARY = {
@@ -48,8 +50,8 @@ class Model(nn.Module):
 def oracle(wrong: int, **fields: Any) -> Head:
     """A head that finds exactly what is annotated, but as other classes in the images with an id below `wrong`."""
 
-    def predict(output: Any, batch: dict[str, Any], task: str, options: PredictionOptions) -> list[dict[str, Any]]:
-        assert (options.things == frozenset({1, 2, 3, 4})) == (task == "panoptic_segmentation")
+    def predict(output: Any, batch: dict[str, Any], task: Task, options: PredictionOptions) -> list[dict[str, Any]]:
+        assert (options.things == frozenset({1, 2, 3, 4})) == (task.name == "panoptic_segmentation")
         return [find(target, target["image_id"] < wrong) for target in batch["targets"]]
 
     def find(target: dict[str, Any], wrongly: bool) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def oracle(wrong: int, **fields: Any) -> Head:
         key = "labels" if "labels" in target else "semantic_map"
         return found | ({key: (found[key] + 1) % 4} if wrongly else {})
 
-    return dataclasses.replace(HEADS["mask2former"], predict=predict, **fields)
+    return dataclasses.replace(find_head("mask2former"), predict=predict, **fields)
 
 
 def evaluation_set(task: str) -> tuple[EvaluationSet, dict[str, Any]]:
@@ -130,5 +132,5 @@ def test_views_reach_the_model() -> None:
 
     model = Dense()
     recipe = EvaluationOptions(scales=[0.5, 1.0], flip=True)
-    evaluate(Accelerator(cpu=True), model, HEADS["upernet"], data, **names, recipe=recipe)
+    evaluate(Accelerator(cpu=True), model, find_head("upernet"), data, **names, recipe=recipe)
     assert [call["pixel_values"].shape[-1] for call in model.calls] == [16, 16, 32, 32] * SAMPLES

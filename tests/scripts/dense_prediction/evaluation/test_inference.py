@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.views import average_over_views, predict, windows
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.masks import query_scores
 from dense_prediction.recipes.schema import EvaluationOptions
 
@@ -65,7 +65,7 @@ def resize(maps: torch.Tensor, size: tuple[int, int], antialias: bool = False) -
 def semantic_map(model: Toy, image: torch.Tensor, **fields: Any) -> torch.Tensor:
     batch = batch_of(image, padded=tuple(image.shape[-2:]))
     recipe = EvaluationOptions(**fields)
-    (prediction,) = predict(model, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
+    (prediction,) = predict(model, find_head("upernet"), batch, "semantic_segmentation", OPTIONS, recipe)
     return prediction["semantic_map"]
 
 
@@ -159,7 +159,7 @@ def test_images_of_a_batch_are_seen_without_their_padding(toy: Toy) -> None:
     small, large = picture(20, 30, 1), picture(33, 41, 2)
     recipe = EvaluationOptions(scales=[1.0, 1.5], flip=True)
     batch = batch_of(small, large, padded=(40, 64))
-    found = predict(toy, HEADS["upernet"], batch, "semantic_segmentation", OPTIONS, recipe)
+    found = predict(toy, find_head("upernet"), batch, "semantic_segmentation", OPTIONS, recipe)
     for image, prediction in zip((small, large), found, strict=True):
         assert torch.equal(prediction["semantic_map"], semantic_map(toy, image, scales=[1.0, 1.5], flip=True))
 
@@ -181,7 +181,7 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
 
     recipe = EvaluationOptions(scales=[1.0, 2.0])
     batch = batch_of(image, padded=(24, 36))
-    (found,) = predict(model, HEADS["mask2former"], batch, "semantic_segmentation", OPTIONS, recipe)
+    (found,) = predict(model, find_head("mask2former"), batch, "semantic_segmentation", OPTIONS, recipe)
     expected = sum(resize(scores, (24, 36)) for scores in seen)
     assert torch.equal(found["semantic_map"], expected.argmax(1)[0])
     assert not torch.equal(found["semantic_map"], sum(resize(s, (24, 36)).softmax(1) for s in seen).argmax(1)[0])
@@ -190,7 +190,7 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
 def test_only_semantic_maps_have_views() -> None:
     recipe, batch = EvaluationOptions(flip=True), batch_of(picture(8, 8), padded=(8, 8))
     with pytest.raises(UserError, match="not for task=panoptic_segmentation: leave them out"):
-        predict(Toy(), HEADS["mask2former"], batch, "panoptic_segmentation", OPTIONS, recipe)
+        predict(Toy(), find_head("mask2former"), batch, "panoptic_segmentation", OPTIONS, recipe)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import transformers
@@ -26,6 +27,11 @@ Settings = Callable[[dict[str, Any], list[int]], dict[str, Any]]
 
 def no_settings(fields: dict[str, Any], channels: list[int]) -> dict[str, Any]:
     return {}
+
+
+def maskformer_settings(fields: dict[str, Any], channels: list[int]) -> dict[str, Any]:
+    """The losses of the decoder's inner layers are made of their outputs, which have to be asked for."""
+    return {"output_hidden_states": True} if fields.get("use_auxiliary_loss") else {}
 
 
 def deformable_detr_settings(fields: dict[str, Any], channels: list[int]) -> dict[str, Any]:
@@ -54,7 +60,8 @@ class SupportedHead:
     """What this package needs to know of a head.
 
     Attributes:
-        model: name of the model's class in transformers.
+        library: the module that has both classes.
+        model: name of the model's class.
         config: name of its config's class; `configuration_heads` has one of the same name, which carries our code.
         backbone: dotted path of the backbone inside the model.
         stages: the maps that the head takes from the backbone by default.
@@ -66,6 +73,7 @@ class SupportedHead:
             the config's name.
     """
 
+    library: str = "transformers"
     model: str
     config: str
     backbone: str
@@ -77,11 +85,11 @@ class SupportedHead:
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
-        return getattr(transformers, self.model)
+        return cast(type[PreTrainedModel], getattr(import_module(self.library), self.model))
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
-        return getattr(transformers, self.config)
+        return cast(type[PreTrainedConfig], getattr(import_module(self.library), self.config))
 
 
 ALL, FROM_STRIDE_8, LAST = (tuple(ALL_STAGES[first:]) for first in (0, 1, 3))
@@ -110,6 +118,7 @@ SUPPORTED_HEADS = (
         backbone="model.pixel_level_module.encoder",
         stages=ALL,
         fewest_stages=2,
+        settings=maskformer_settings,
         auto_class="AutoModelForImageSegmentation",
     ),
     SupportedHead(model="DetrForObjectDetection", config="DetrConfig", backbone="model.backbone.model", stages=LAST),
@@ -201,6 +210,7 @@ def attach_head(
     head_class: type[HeadModel],
     /,
     *,
+    entry: SupportedHead | None = None,
     out_features: Sequence[str] | None = None,
     **head_fields: Any,
 ) -> HeadModel:
@@ -212,6 +222,7 @@ def attach_head(
     Args:
         backbone: a [`ViTCoMerBackbone`], or another backbone with stages of the same names.
         head_class: one of `SUPPORTED_HEADS`.
+        entry: what those say of each head, for a class that is none of them.
         out_features: other maps than those.
         head_fields: of the head's config, for example `num_labels=80`. They win over what follows from the backbone.
 
@@ -228,7 +239,7 @@ def attach_head(
     >>> model = backbone.attach(RTDetrV2ForObjectDetection, num_labels=80)
     ```
     """
-    head = supported_head(head_class)
+    head = entry or supported_head(head_class)
     refuse_unknown_fields(head.config_class, head_fields)
     if not isinstance(backbone, BackboneMixin):
         raise ValueError(f"a head needs a backbone such as ViTCoMerBackbone, and {type(backbone).__name__} is none.")

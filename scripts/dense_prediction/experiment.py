@@ -20,8 +20,9 @@ from .evaluation.tasks import find_task
 from .evaluation.views import Viewer, check_views
 from .models.backbones import build_backbone
 from .models.building import build_model
-from .models.heads.registry import HEADS, Head
-from .models.processors import build_processor
+from .models.head import Head
+from .models.heads import find_head
+from .models.saved_models import build_processor
 from .recipes.schema import Recipe
 
 
@@ -43,7 +44,7 @@ class Experiment:
         self.recipe = recipe
         self.task = find_task(recipe.task)
         check_views(self.task, recipe.evaluation)
-        self.head = head or HEADS[recipe.head.name]
+        self.head = head or find_head(recipe.head.name)
         self.size_divisor = math.lcm(self.head.size_divisor, recipe.transforms.size_divisor)
         self.data = load_data(recipe.data, self.task)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
@@ -64,11 +65,11 @@ class Experiment:
     def build_model(self) -> PreTrainedModel:
         """The recipe's head round its backbone, with the weights that the backbone brings and random ones."""
         backbone = build_backbone(self.recipe.backbone, self.head.out_features)
-        return build_model(self.recipe.head, backbone, self.data.labels, self.task.name, self.data.things)
+        return build_model(self.recipe.head, backbone, self.data.labels, self.task, self.data.things)
 
     def loss_inputs(self, batch: Batch) -> Tensors:
         """The keyword arguments of a model with which its output has a loss."""
-        return self.head.loss_inputs(batch, self.task.name)
+        return self.head.loss_inputs(batch, self.task)
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""

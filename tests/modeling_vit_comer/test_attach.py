@@ -23,7 +23,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramidBackbone, SimpleFeaturePyramidConfig
+from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramidBackbone, SimpleFeaturePyramidConfig
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel
 from modeling_vit_comer.configuration_vit_comer import ALL_STAGES
 from modeling_vit_comer.heads import SUPPORTED_HEADS, attach_head, backbone_of, supported_head

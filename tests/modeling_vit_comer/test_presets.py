@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramidConfig
+from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramidConfig
 from modeling_vit_comer import ViTCoMerConfig, presets
 from modeling_vit_comer.presets import preset_names, preset_path
 

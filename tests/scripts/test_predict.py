@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import predict
-from dense_prediction.batches.types import Prediction, PredictionOptions, Task
+from dense_prediction.batches.types import Prediction, PredictionOptions
 from dense_prediction.drawing.colors import class_color
 from dense_prediction.drawing.pages import add_legend
 from dense_prediction.drawing.pictures import draw
@@ -21,10 +21,9 @@ from dense_prediction.evaluation.coco_output import describe
 from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
-from dense_prediction.models.processors import build_processor
-from dense_prediction.models.saved_models import read_model
+from dense_prediction.models.saved_models import build_processor, read_model
 from dense_prediction.prediction import trained_model
 from dense_prediction.prediction.image_files import find_images, output_stems, read_image
 from dense_prediction.prediction.trained_model import predict_image
@@ -37,12 +36,12 @@ EVERYTHING = ["--score-threshold", "0"]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> dict[Task, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> dict[str, Path]:
     return {task: save_model(tmp_path_factory.mktemp(task), task, backbone_file) for task in HEAD_OF_TASK}
 
 
 @pytest.fixture(scope="module")
-def model(models: dict[Task, Path]) -> Path:
+def model(models: dict[str, Path]) -> Path:
     return models["semantic_segmentation"]
 
 
@@ -66,7 +65,7 @@ LARGE = [("semantic_segmentation", (1200, 900)), ("instance_segmentation", (1200
 
 @pytest.mark.parametrize(("task", "size"), [*((task, (33, 47)) for task in HEAD_OF_TASK), *LARGE])
 def test_every_task_on_small_and_large_images(
-    task: Task, size: tuple[int, int], models: dict[Task, Path], tmp_path: Path
+    task: str, size: tuple[int, int], models: dict[str, Path], tmp_path: Path
 ) -> None:
     path = save_image(tmp_path / "photo.jpg", *size)
     assert run_script(predict, models[task], path, *EVERYTHING) == 0
@@ -137,8 +136,8 @@ def test_an_image_with_too_few_positions_for_the_queries_is_named(
 ) -> None:
     torch.manual_seed(0)
     head = HeadOptions(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
-    build_model(head, backbone, LABELS, "object_detection").save_pretrained(tmp_path / "model")
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
+    build_model(head, backbone, LABELS, TASKS["object_detection"]).save_pretrained(tmp_path / "model")
     build_processor(head, transforms()).save_pretrained(tmp_path / "model")
     image = save_image(tmp_path / "a.png", 120, 70)
     assert run_script(predict, tmp_path / "model", image) == 1
@@ -200,7 +199,7 @@ def test_what_cannot_be_written_is_no_traceback(
 # Options
 
 
-def test_the_threshold_holds_for_objects_and_for_segments(models: dict[Task, Path]) -> None:
+def test_the_threshold_holds_for_objects_and_for_segments(models: dict[str, Path]) -> None:
     model, _ = read_model(models["panoptic_segmentation"], torch.device("cpu"))
     options = trained_model.choose_options(model, None)
     assert (options.score_threshold, options.object_threshold, options.things) == (0.5, 0.8, frozenset({1, 2}))

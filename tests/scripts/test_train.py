@@ -17,7 +17,8 @@ from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.experiment import Experiment
 from dense_prediction.models.backbones import build_backbone
-from dense_prediction.models.building import head_of, task_of, things_of
+from dense_prediction.models.building import task_of, things_of
+from dense_prediction.models.heads import head_of
 from dense_prediction.models.options import BackboneOptions
 from dense_prediction.models.saved_models import read_model
 from dense_prediction.recipes.loading import load_recipe

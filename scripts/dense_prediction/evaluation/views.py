@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 from ..batches.geometry import geometries
 from ..batches.types import Batch, Prediction, PredictionOptions
 from ..errors import UserError
-from ..models.heads.registry import Head
-from ..models.semantic import dense_scores, semantic_predictions
+from ..models.head import Head
+from ..models.semantic import semantic_predictions
 from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
 
@@ -49,17 +49,15 @@ class Viewer:
             inputs = self.head.model_inputs({"pixel_values": image, "pixel_mask": mask})
             return self.head.scores(model(**inputs)).float()
 
-        # Softmax is for logits; Mask2Former's scores are sums of probabilities.
-        normalize = _softmax if self.head.scores is dense_scores else _unchanged
         predictions = []
         for image in _unpadded(batch):
-            scores = average_over_views(score, image["pixel_values"], self.views, normalize)
+            scores = average_over_views(score, image["pixel_values"], self.views, self.head.probabilities)
             predictions += semantic_predictions(scores, image)
         return predictions
 
     def glance(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """The same from the pictures as they are, whatever `views` says."""
-        return self.head.predict(model(**self.head.model_inputs(batch)), batch, self.task.name, self.options)
+        return self.head.predict(model(**self.head.model_inputs(batch)), batch, self.task, self.options)
 
 
 def check_views(task: Task, views: EvaluationOptions) -> None:
@@ -147,11 +145,3 @@ def _resize(maps: torch.Tensor, size: Size, antialias: bool = False) -> torch.Te
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def _softmax(scores: torch.Tensor) -> torch.Tensor:
-    return scores.softmax(1)
-
-
-def _unchanged(scores: torch.Tensor) -> torch.Tensor:
-    return scores

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS
 from ..errors import UserError
 from ..options import merge
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
-from .building import check_fields
-from .heads.registry import HEADS
+from .building import check_fields, encoder_of
+from .heads import head_names, head_of, known_head
 from .options import BackboneOptions
-from .trained_backbones import backbone_fields, backbone_weights, head_for
 
+
+_logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
@@ -182,12 +184,30 @@ def _saved_config(checkpoint: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and head_for(config) is None:
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and known_head(config) is None:
         raise UserError(
             f"backbone.checkpoint={checkpoint} is a {config.model_type}: give the folder or Hub id of a backbone, or "
-            f"of a trained model, whose head starts anew: {', '.join(HEADS)}"
+            f"of a trained model, whose head starts anew: {', '.join(head_names())}"
         )
     return config
+
+
+def backbone_fields(config: PreTrainedConfig) -> Fields:
+    """The fields of the backbone's config in that of a trained model, but what the training had frozen."""
+    fields = config.backbone_config.to_dict()
+    return {name: value for name, value in fields.items() if name != "freeze_trunk"}
+
+
+def backbone_weights(checkpoint: str, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """The weights of the backbone in the trained model of that config, in float32."""
+    model_class = head_of(config).model_class
+    model = model_class.from_pretrained(checkpoint, config=config, dtype=torch.float32)
+    _logger.warning(
+        "backbone.checkpoint=%s: the backbone of this %s goes on, its head is dropped and the new one starts anew",
+        checkpoint,
+        model_class.__name__,
+    )
+    return encoder_of(model).state_dict()
 
 
 def _backbone_types() -> set[str]:

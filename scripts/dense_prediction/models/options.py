@@ -1,11 +1,12 @@
 """What a recipe may say of the model: its backbone and its head."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ..options import FORBID_UNKNOWN
+from .heads import check_name, head_names
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -28,7 +29,5 @@ class BackboneOptions:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class HeadOptions:
-    name: Literal["upernet", "mask2former", "detr", "deformable_detr", "rt_detr", "rt_detr_v2", "d_fine"] = Field(
-        description="which head of transformers"
-    )
+    name: Annotated[str, AfterValidator(check_name)] = Field(description=f"which head: {', '.join(head_names())}")
     config: dict[str, Any] = Field(default_factory=dict, description="fields of the head's transformers config")

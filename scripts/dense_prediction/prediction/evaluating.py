@@ -15,9 +15,9 @@ from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
 from ..experiment import Experiment
 from ..failures import is_out_of_memory
-from ..models.building import head_of
+from ..models.building import check_fits
+from ..models.heads import head_of
 from ..models.saved_models import read_model
-from ..models.trained_labels import check_fits
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
 from ..training.results import device_name, library_versions

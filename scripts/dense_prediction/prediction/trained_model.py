@@ -18,11 +18,10 @@ from ..errors import UserError
 from ..evaluation.coco_output import describe
 from ..evaluation.tasks import find_task
 from ..failures import is_out_of_memory
-from ..models.building import head_of, task_of, things_of
-from ..models.heads.registry import Head
-from ..models.processors import PADDING
-from ..models.saved_models import read_model
-from ..models.trained_labels import labels_of
+from ..models.building import labels_of, task_of, things_of
+from ..models.head import Head
+from ..models.heads import head_of
+from ..models.saved_models import PADDING, read_model
 from ..tasks import Task
 from .image_files import read_image, to_image
 
@@ -126,7 +125,7 @@ def predict_image(
     """What the model was trained to see, in an RGB image, at the image's own size."""
     head = head_of(model)
     batch = prepare_image(head, processor, image, model.device)
-    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, task_of(model), options)
+    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, find_task(task_of(model)), options)
     return prediction
 
 

@@ -28,6 +28,7 @@ from ..evaluation.metrics.metric import Numbers
 from ..experiment import Experiment
 from ..failures import check_loss, explained
 from ..models.building import encoder_of
+from ..models.heads import find_head
 from ..models.saved_models import save_model
 from ..recipes.schema import Recipe
 from ..seeds import seed_step
@@ -38,7 +39,7 @@ from .processes.accelerators import start_accelerator
 from .processes.batch_norm import synchronize_batch_norms
 from .processes.loss_normalization import process_weight, share_normalization
 from .processes.step_size import samples_per_step, warn_of_step_size
-from .processes.unused_parameters import MAY_LEAVE_OUT, freeze_unused
+from .processes.unused_parameters import freeze_unused
 from .progress import Progress
 from .results import write_results
 from .resuming import find_checkpoint, is_inside, resumed_state
@@ -101,7 +102,6 @@ class TrainingRun:
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
         model = self.experiment.build_model()
-        share_normalization()
         freeze_unused(encoder_of(model))
         if recipe.training.gradient_checkpointing:
             encoder_of(model).activation_checkpointing_enable()
@@ -141,7 +141,7 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with explained(self._whereabouts):
+        with explained(self._whereabouts), share_normalization(self.experiment.head):
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
@@ -179,7 +179,7 @@ class TrainingRun:
         accelerator, max_norm = self.accelerator, self.recipe.optimization.max_grad_norm
         with accelerator.accumulate(self.model):
             loss = self.model(**self.experiment.loss_inputs(batch)).loss
-            loss = loss * process_weight(accelerator, self.recipe.head.name, batch)
+            loss = loss * process_weight(accelerator, self.experiment.head, batch)
             accelerator.backward(loss)  # divides by the number of accumulated passes
             if accelerator.sync_gradients and max_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -299,13 +299,13 @@ class TrainingRun:
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate with the recipe's precision; the schedule is stepped once a step whatever the number of processes."""
-    training = recipe.training
+    training, leaves_out = recipe.training, find_head(recipe.head.name).may_leave_out
     return start_accelerator(
         training.mixed_precision,
         # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
         gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=leaves_out)],
         log_with=training.trackers or None,
         project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
     )

@@ -16,8 +16,10 @@ from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring
 from dense_prediction.experiment import Experiment
-from dense_prediction.models.heads.registry import HEADS, Head
+from dense_prediction.models.head import Head
+from dense_prediction.models.heads import find_head
 from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.tasks import Task
 
 
 PRIMARY = {
@@ -46,8 +48,8 @@ class Model(nn.Module):
 def oracle(wrong: int, **fields: Any) -> Head:
     """A head that finds exactly what is annotated, but as other classes in the images with an id below `wrong`."""
 
-    def predict(output: Any, batch: dict[str, Any], task: str, options: PredictionOptions) -> list[dict[str, Any]]:
-        assert (options.things == frozenset({1, 2, 3, 4})) == (task == "panoptic_segmentation")
+    def predict(output: Any, batch: dict[str, Any], task: Task, options: PredictionOptions) -> list[dict[str, Any]]:
+        assert (options.things == frozenset({1, 2, 3, 4})) == (task.name == "panoptic_segmentation")
         return [find(target, target["image_id"] < wrong) for target in batch["targets"]]
 
     def find(target: dict[str, Any], wrongly: bool) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def oracle(wrong: int, **fields: Any) -> Head:
         key = "labels" if "labels" in target else "semantic_map"
         return found | ({key: (found[key] + 1) % 4} if wrongly else {})
 
-    return dataclasses.replace(HEADS["mask2former"], predict=predict, **fields)
+    return dataclasses.replace(find_head("mask2former"), predict=predict, **fields)
 
 
 @pytest.fixture

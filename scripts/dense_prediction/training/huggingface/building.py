@@ -14,7 +14,6 @@ from ...experiment import Experiment
 from ...models.building import encoder_of
 from ...recipes.schema import Recipe
 from ..processes.batch_norm import synchronize_batch_norms
-from ..processes.loss_normalization import share_normalization
 from ..processes.step_size import warn_of_step_size
 from ..processes.unused_parameters import freeze_unused
 from ..resuming import is_inside, resumed_state
@@ -78,7 +77,6 @@ def _build(
 
 def _build_model(experiment: Experiment, arguments: TrainingArguments) -> PreTrainedModel:
     model = experiment.build_model()
-    share_normalization()
     freeze_unused(encoder_of(model))
     if experiment.recipe.training.gradient_checkpointing:
         # Not by Trainer, which asks the head for it, and most refuse.

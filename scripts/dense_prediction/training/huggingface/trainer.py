@@ -18,7 +18,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ...batches.streams import collate
 from ...batches.types import Batch
@@ -27,7 +27,7 @@ from ...experiment import Experiment
 from ...failures import check_loss
 from ...seeds import seed_step
 from ..optimization import parameter_groups
-from ..processes.loss_normalization import process_weight
+from ..processes.loss_normalization import process_weight, share_normalization
 from ..run_state import RunState, write_state
 from ..schedules import build_scheduler
 from ..trackers import flat_numbers
@@ -81,6 +81,10 @@ class RecipeTrainer(Trainer):
         """What is evaluated and saved: while a training keeps an average of the weights, that."""
         return self.model if self.average.average is None else self.average.average.module
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with share_normalization(self.experiment.head):
+            return super().train(*args, **kwargs)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -89,7 +93,7 @@ class RecipeTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         output = model(**self.experiment.loss_inputs(inputs))
-        loss = output.loss * process_weight(self.accelerator, self.recipe.head.name, inputs)
+        loss = output.loss * process_weight(self.accelerator, self.experiment.head, inputs)
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

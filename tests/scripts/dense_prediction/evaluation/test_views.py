@@ -15,7 +15,7 @@ from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.evaluation.views import Viewer, average_over_views, check_views, windows
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.masks import query_scores
 from dense_prediction.recipes.schema import EvaluationOptions
 
@@ -67,7 +67,7 @@ def resize(maps: torch.Tensor, size: tuple[int, int], antialias: bool = False) -
 def semantic_map(model: Toy, image: torch.Tensor, **fields: Any) -> torch.Tensor:
     batch = batch_of(image, padded=tuple(image.shape[-2:]))
     recipe = EvaluationOptions(**fields)
-    (prediction,) = Viewer(HEADS["upernet"], SEMANTIC, recipe, OPTIONS).predict(model, batch)
+    (prediction,) = Viewer(find_head("upernet"), SEMANTIC, recipe, OPTIONS).predict(model, batch)
     return prediction["semantic_map"]
 
 
@@ -161,7 +161,7 @@ def test_images_of_a_batch_are_seen_without_their_padding(toy: Toy) -> None:
     small, large = picture(20, 30, 1), picture(33, 41, 2)
     recipe = EvaluationOptions(scales=[1.0, 1.5], flip=True)
     batch = batch_of(small, large, padded=(40, 64))
-    found = Viewer(HEADS["upernet"], SEMANTIC, recipe, OPTIONS).predict(toy, batch)
+    found = Viewer(find_head("upernet"), SEMANTIC, recipe, OPTIONS).predict(toy, batch)
     for image, prediction in zip((small, large), found, strict=True):
         assert torch.equal(prediction["semantic_map"], semantic_map(toy, image, scales=[1.0, 1.5], flip=True))
 
@@ -183,7 +183,7 @@ def test_sums_of_probabilities_are_not_softened_again() -> None:
 
     recipe = EvaluationOptions(scales=[1.0, 2.0])
     batch = batch_of(image, padded=(24, 36))
-    (found,) = Viewer(HEADS["mask2former"], SEMANTIC, recipe, OPTIONS).predict(model, batch)
+    (found,) = Viewer(find_head("mask2former"), SEMANTIC, recipe, OPTIONS).predict(model, batch)
     expected = sum(resize(scores, (24, 36)) for scores in seen)
     assert torch.equal(found["semantic_map"], expected.argmax(1)[0])
     assert not torch.equal(found["semantic_map"], sum(resize(s, (24, 36)).softmax(1) for s in seen).argmax(1)[0])

@@ -22,10 +22,10 @@ from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.data.options import DataOptions
-from dense_prediction.evaluation.tasks import find_task
+from dense_prediction.evaluation.tasks import TASKS, find_task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
@@ -64,9 +64,9 @@ def backbone_of(recipe: str, out_features: str) -> PreTrainedModel:
 def model_of(recipe: Recipe, labels: list[str]) -> PreTrainedModel:
     fields = vars(recipe.backbone) | {"trunk_weights": None}
     fields = {key: value for key, value in fields.items() if not key.startswith("__")}
-    backbone = backbone_of(json.dumps(fields), json.dumps(HEADS[recipe.head.name].out_features))
+    backbone = backbone_of(json.dumps(fields), json.dumps(find_head(recipe.head.name).out_features))
     with torch.device("meta"):
-        return build_model(recipe.head, backbone, labels, recipe.task)
+        return build_model(recipe.head, backbone, labels, TASKS[recipe.task])
 
 
 def write_images(folder: Path, names: list[str], mode: str) -> None:
@@ -142,11 +142,11 @@ def test_its_data_makes_batches(recipe: Recipe) -> None:
     data = load_data(recipe.data, find_task(recipe.task))
     for split, masks in getattr(recipe.data, "masks", {}).items():
         assert Path(masks).name == Path(recipe.data.images[split]).name, "as ADE20K and COCO-Stuff are unpacked"
-    head, training = HEADS[recipe.head.name], TrainingTransform(recipe.transforms)
+    head, training = find_head(recipe.head.name), TrainingTransform(recipe.transforms)
     divisor = math.lcm(recipe.transforms.size_divisor, head.size_divisor)
     batch = collate([training(data.train[i]) for i in range(2)], divisor)
     assert min(batch["pixel_values"].shape[-2:]) >= 64, "large enough to learn from"
-    assert head.loss_inputs(batch, recipe.task).keys() > {"pixel_values"}
+    assert head.loss_inputs(batch, TASKS[recipe.task]).keys() > {"pixel_values"}
     assert all(target["labels"].numel() for target in batch["targets"] if "labels" in target)
     measured = collate([EvaluationTransform(recipe.transforms)(data.validation[0])], divisor)
     assert head.model_inputs(measured)["pixel_values"].shape[:2] == (1, 3)

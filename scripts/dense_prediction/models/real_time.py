@@ -1,29 +1,29 @@
-"""RT-DETR and its successors choose their queries among the positions of the maps, of which small images have few."""
+"""RT-DETR and its successors: the padding is image to them, and they choose their queries among the maps' positions.
+
+Of these a small image has few.
+"""
 
 import itertools
 import math
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, RTDetrImageProcessor
 
 from ..batches.geometry import Size
 from ..errors import UserError
+from .boxes import count_boxes, detection_head, of_padded_image
 
 
-MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
 FIRST_STRIDE, PADDING = 8, 32
 
 
 def refuse_small_images(model: PreTrainedModel) -> None:
     """Let a model say before each pass what would end in torch's `selected index k out of range`."""
-    if model.config.model_type in MODEL_TYPES:
-        model.register_forward_pre_hook(_check_size, with_kwargs=True)
+    model.register_forward_pre_hook(_check_size, with_kwargs=True)
 
 
-def smallest_side(config: PreTrainedConfig) -> int | None:
-    """Of square images that have a position for each query; None for a head that does not choose so."""
-    if config.model_type not in MODEL_TYPES:
-        return None
+def smallest_side(config: PreTrainedConfig) -> int:
+    """Of square images that have a position for each query."""
     sides = itertools.count(PADDING, PADDING)
     return next(side for side in sides if count_positions(config, (side, side)) >= config.num_queries)
 
@@ -44,3 +44,13 @@ def _check_size(model: PreTrainedModel, args: tuple[Any, ...], inputs: dict[str,
             f"{queries} queries: make images larger, {side} x {side} is enough (transforms.crop_size or "
             f"shortest_edges), or set head.config.num_queries={positions}"
         )
+
+
+REAL_TIME = detection_head(RTDetrImageProcessor, of_padded_image) | {
+    "prepare": refuse_small_images,
+    "size_divisor": PADDING,  # they can take no other sizes
+    "count": count_boxes,
+    "may_leave_out": True,  # the embedding of the noisy labels that they learn from beside their queries
+    "smallest_side": smallest_side,
+}
+"""What they have in common."""

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_vit_comer import ViTCoMerConfig
@@ -128,6 +128,31 @@ def check_timm_name(name: str) -> None:
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_pretrained('vit_*') lists its plain ViTs."
     raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
+
+
+# How images are prepared
+
+
+def image_statistics(
+    trunk: str | Path, trunk_config: dict[str, Any] | PreTrainedConfig | None = None
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of R, G, B in 0..1 by which a trunk's images are normalised; None if nothing says.
+
+    Args:
+        trunk: a name, a folder or a file, as `ViTCoMerBackbone.from_trunk` takes it.
+
+    Raises:
+        OSError: a folder or a repository of transformers has no image processor.
+    """
+    source = find_trunk(trunk, trunk_config)
+    if source.name is None:
+        return None
+    if isinstance(source.trunk_config, PreTrainedConfig):
+        processor = AutoImageProcessor.from_pretrained(source.name)
+        return list(processor.image_mean), list(processor.image_std)
+    with torch.device("meta"):
+        settings = timm.create_model(source.name).pretrained_cfg
+    return list(settings["mean"]), list(settings["std"])
 
 
 # Models already built

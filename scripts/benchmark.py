@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid
 from modeling_vit_comer import (
@@ -33,10 +33,10 @@ from modeling_vit_comer import (
     use_deformable_attention_kernel,
 )
 from modeling_vit_comer.kernel_choice import loaded_kernels
+from modeling_vit_comer.presets import preset_names
 from modeling_vit_comer.spatial_pyramid import PyramidShape
 
 
-PRESETS = Path(__file__).parents[1] / "configuration" / "backbones"
 CLOCKS = ("wall_s", "cpu_s")
 
 # Of each formulation and clock, one number a round.
@@ -154,7 +154,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_preset(preset: str) -> None:
-    presets = sorted(path.stem for path in PRESETS.glob("*.json"))
+    presets = preset_names()
     if preset not in presets:
         raise UserError(f"no preset {preset!r}; there are {', '.join(presets)}")
 
@@ -162,7 +162,7 @@ def check_preset(preset: str) -> None:
 def build_backbone(preset: str, attention: str) -> ViTCoMerBackbone:
     torch.manual_seed(0)
     changes = {"window_sizes": None} if attention == "global" else {}
-    return ViTCoMerBackbone(ViTCoMerConfig.from_pretrained(PRESETS / f"{preset}.json", **changes))
+    return ViTCoMerBackbone(ViTCoMerConfig.from_preset(preset, **changes))
 
 
 def forward(model: nn.Module, images: torch.Tensor) -> None:
@@ -314,6 +314,7 @@ def print_table(result: dict[str, Any]) -> None:
         print(f"{label:38}" + "".join(f"{values.get(name, '-')!s:>{len(name) + 3}}" for name in names))
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     check_preset(arguments.preset)

@@ -4,21 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import enable_progress_bars
-from transformers import AutoImageProcessor, PreTrainedConfig, ViTImageProcessor
+from transformers import ViTImageProcessor
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, parse_fields, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from modeling_vit_comer import ViTCoMerBackbone
-from modeling_vit_comer.trunk_sources import find_trunk
+from modeling_vit_comer.trunk_sources import image_statistics
 
-
-Statistics = tuple[list[float], list[float]]
-"""Mean and standard deviation of R, G, B in 0..1, by which images are normalised."""
 
 DESCRIPTION = """\
 Build a ViT-CoMer backbone on a pretrained plain ViT and save it: the trunk's weights, ViT-CoMer's own, which are
@@ -50,19 +44,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def parse_fields(fields: list[str]) -> dict[str, Any]:
-    values = {}
-    for field in fields:
-        name, separator, text = field.partition("=")
-        if not separator:
-            raise UserError(f"expected field=value, got {field!r}; for example drop_path_rate=0.3")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{name}: cannot read the value {text!r}") from error
-    return values
-
-
 def build(arguments: argparse.Namespace, fields: dict[str, Any]) -> ViTCoMerBackbone:
     try:
         return ViTCoMerBackbone.from_trunk(arguments.trunk, patch_resample=arguments.patch_resample, **fields)
@@ -70,22 +51,9 @@ def build(arguments: argparse.Namespace, fields: dict[str, Any]) -> ViTCoMerBack
         raise UserError(" ".join(str(error).split())) from error
 
 
-def image_statistics(trunk: str, fields: dict[str, Any]) -> Statistics | None:
-    """How images are normalised for a trunk, where its library says so."""
-    source = find_trunk(trunk, fields.get("trunk_config"))
-    if source.name is None:
-        return None
-    if isinstance(source.trunk_config, PreTrainedConfig):
-        processor = AutoImageProcessor.from_pretrained(source.name)
-        return list(processor.image_mean), list(processor.image_std)
-    with torch.device("meta"):
-        settings = timm.create_model(source.name).pretrained_cfg
-    return list(settings["mean"]), list(settings["std"])
-
-
 def save_image_processor(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     try:
-        statistics = image_statistics(arguments.trunk, fields)
+        statistics = image_statistics(arguments.trunk, fields.get("trunk_config"))
     except OSError:
         statistics = None
     if statistics is None:
@@ -96,6 +64,7 @@ def save_image_processor(arguments: argparse.Namespace, fields: dict[str, Any]) 
     print(f"images are normalised with mean {mean} and standard deviation {std}")
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):

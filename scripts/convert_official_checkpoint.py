@@ -11,7 +11,7 @@ import timm.data
 import torch
 from transformers import ViTImageProcessor
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.conversion import (
@@ -20,9 +20,8 @@ from modeling_vit_comer.conversion import (
     convert_official_state_dict,
     split_detector,
 )
+from modeling_vit_comer.presets import preset_names
 
-
-PRESETS = Path(__file__).parents[1] / "configuration" / "backbones"
 
 DESCRIPTION = """\
 Convert a checkpoint of the official ViT-CoMer code (mmdet or mmseg, .pth) to a folder that
@@ -61,10 +60,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("vit-comer-*.json"))
-
-
 def read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
     """The state dict of a .pth file, read without running any code that the file may hold."""
     if not path.is_file():
@@ -94,7 +89,7 @@ def build_config(arguments: argparse.Namespace) -> ViTCoMerConfig:
         return config_from_official(arguments.flavour, **read_kwargs(arguments.model_kwargs))
     if arguments.preset not in preset_names():
         raise UserError(f"no preset {arguments.preset!r}; there are {', '.join(preset_names())}")
-    config = ViTCoMerConfig.from_pretrained(PRESETS / f"{arguments.preset}.json")
+    config = ViTCoMerConfig.from_preset(arguments.preset)
     flavour = "segmentation" if config.vit_feature_fusion == "per_stage" else "detection"
     if flavour != arguments.flavour:
         raise UserError(f"preset {arguments.preset} is of flavour {flavour}, not {arguments.flavour}")
@@ -117,6 +112,7 @@ def report_left_out(keys: list[str]) -> None:
         print(f"left out, not of the backbone: {len(keys)} weights of {', '.join(parts)}")
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):

@@ -4,10 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.prediction.image_files import make_folder
 from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import Recipe
 
 
 DESCRIPTION = """\
@@ -33,18 +34,24 @@ def main() -> None:
     arguments = parse_arguments()
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     prepare_output(arguments.output)
+    evaluate(arguments, recipe)
+
+
+@without_their_progress_bars()
+def evaluate(arguments: argparse.Namespace, recipe: Recipe) -> None:
     # Not before the arguments are read, because torch takes seconds.
     from dense_prediction.evaluation.tables import to_table
     from dense_prediction.prediction.evaluating import Measurement
 
     measured = Measurement(recipe, arguments.model, arguments.split)
-    if measured.accelerator.is_main_process:
-        counted = ", ".join(f"{value} {name}" for name, value in measured.counts.items())
-        print(f"{recipe.name}, {arguments.split} split: {counted}\n\n{to_table(measured.numbers)}")
-        if arguments.output is not None:
-            content = measured.content() | {"overrides": arguments.overrides}
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            print(f"\nnumbers  {arguments.output}")
+    if not measured.accelerator.is_main_process:
+        return
+    counted = ", ".join(f"{value} {name}" for name, value in measured.counts.items())
+    print(f"{recipe.name}, {arguments.split} split: {counted}\n\n{to_table(measured.numbers)}")
+    if arguments.output is not None:
+        content = measured.content() | {"overrides": arguments.overrides}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"\nnumbers  {arguments.output}")
 
 
 def prepare_output(path: Path | None) -> None:

@@ -6,7 +6,7 @@ from pickle import UnpicklingError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
-from dense_prediction.command_line import run
+from dense_prediction.command_line import run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.failures import explained
 from dense_prediction.hub.public_paths import public_path, write_public
@@ -99,6 +99,7 @@ def announce(line: CommandLine) -> None:
             print(f"--{name} {value} replaces the recipe's {KEYS[name]}")
 
 
+@without_their_progress_bars()
 def main() -> None:
     line = parse_command_line(DESCRIPTION)
     recipe = load_recipe(line.recipe, line.overrides)

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import ViTConfig, ViTModel
 
-from benchmark import PRESETS, environment, training_step
-from dense_prediction.command_line import ArgumentParser, run
+from benchmark import environment, training_step
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
@@ -124,7 +124,7 @@ def measure_training(name: str, arguments: argparse.Namespace) -> int:
     """Peak resident MiB of a process that trains two steps at batch 1. To be called in a process of its own."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    config = ViTCoMerConfig.from_pretrained(PRESETS / f"{arguments.preset}.json", **TRAINED[name])
+    config = ViTCoMerConfig.from_preset(arguments.preset, **TRAINED[name])
     backbone = ViTCoMerBackbone(config)
     images = torch.randn(1, 3, arguments.size, arguments.size)
     for _ in range(2):
@@ -158,6 +158,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     if not Path("/proc/self/status").exists():

@@ -8,11 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.hub.backbone_facts import COUNTED, Facts, measure_backbone, measure_model
-from dense_prediction.hub.cards.rendering import preset_config, preset_names
 from dense_prediction.hub.trained_heads import build_head, read_heads, read_results
+from modeling_vit_comer import ViTCoMerConfig
+from modeling_vit_comer.presets import preset_names
 
 
 DESCRIPTION = """\
@@ -38,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 def measure_presets(names: list[str]) -> dict[str, Facts]:
     if unknown := sorted(set(names) - set(preset_names())):
         raise UserError(f"no preset {unknown[0]!r}; there are {', '.join(preset_names())}")
-    return {name: measure_backbone(preset_config(name)) for name in tqdm(names, unit="preset")}
+    return {name: measure_backbone(ViTCoMerConfig.from_preset(name)) for name in tqdm(names, unit="preset")}
 
 
 def measure_heads() -> dict[str, Facts]:
@@ -52,6 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"counted": COUNTED, "versions": libraries} | models
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     arguments.presets = arguments.presets or preset_names()

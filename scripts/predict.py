@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.prediction.image_files import (
     OVERLAY_SUFFIX,
@@ -73,7 +73,11 @@ class Writer:
 
 def main() -> None:
     arguments = parse_arguments()
-    stems = output_stems(find_images(arguments.images), arguments.output)
+    predict(arguments, output_stems(find_images(arguments.images), arguments.output))
+
+
+@without_their_progress_bars()
+def predict(arguments: argparse.Namespace, stems: dict[Path, Path]) -> None:
     # Not before the arguments are read, because torch takes seconds.
     from dense_prediction.prediction.trained_model import load_model
 

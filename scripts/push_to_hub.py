@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub.utils import enable_progress_bars
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.hub.model_repository import OUTDATED, ModelFiles, stage_model
 from dense_prediction.hub.upload import Target, describe, upload
 
@@ -62,6 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     files = ModelFiles(

@@ -3,9 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.recipes.keys import describe_keys
 from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import Recipe
 
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    train(load_recipe(arguments.recipe, arguments.overrides))
+
+
+@without_their_progress_bars()
+def train(recipe: Recipe) -> None:
     # Not before the arguments are read, because torch takes seconds.
     from dense_prediction.training.loop import TrainingRun
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from build_backbone import image_statistics, parse_fields
-from dense_prediction.command_line import ArgumentParser, run
+from dense_prediction.command_line import ArgumentParser, parse_fields, run, without_their_progress_bars
 from dense_prediction.features.maps import backbone_maps, plain_maps, to_colors
 from dense_prediction.features.pages import Row, draw_page
 from dense_prediction.features.sources import IMAGENET, FeatureSource, Statistics, backbone_on, from_folder, untrained
 from dense_prediction.models.simple_feature_pyramid import STRIDES
 from dense_prediction.prediction.image_files import FEATURES_SUFFIX, find_images, make_folder, output_stems, read_image
+from modeling_vit_comer.trunk_sources import image_statistics
 
 
 DESCRIPTION = """\
@@ -33,6 +33,7 @@ what they tell apart. ViT-CoMer's own weights are random with --trunk: train fir
 """
 
 
+@without_their_progress_bars()
 def main() -> None:
     arguments = parse_arguments()
     stems = output_stems(find_images(arguments.images), arguments.output)
@@ -58,7 +59,7 @@ def open_sources(arguments: argparse.Namespace, device: torch.device) -> tuple[F
 def find_statistics(trunk: str, fields: dict[str, Any]) -> Statistics:
     """How images were normalised for a trunk, ImageNet's values where nothing says it."""
     try:
-        statistics = image_statistics(trunk, fields)
+        statistics = image_statistics(trunk, fields.get("trunk_config"))
     except OSError:  # a folder of transformers without an image processor
         statistics = None
     if statistics is None:

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from transformers.utils import logging
+import yaml
 
 from .errors import UserError
 
@@ -18,11 +18,28 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def parse_fields(fields: list[str]) -> dict[str, Any]:
+    """`field=value` arguments, the values as YAML.
+
+    Raises:
+        UserError: one has no `=`, or its value is no YAML.
+    """
+    values = {}
+    for field in fields:
+        name, separator, text = field.partition("=")
+        if not separator:
+            raise UserError(f"expected field=value, got {field!r}; for example drop_path_rate=0.3")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{name}: cannot read the value {text!r}") from error
+    return values
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Call `main` and leave the process with 0, 1 after a `UserError`, or 130 after Ctrl-C."""
     try:
-        with without_their_progress_bars():
-            main()
+        main()
     except UserError as error:
         print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(1)
@@ -34,7 +51,13 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 @contextmanager
 def without_their_progress_bars() -> Iterator[None]:
-    """transformers' bars for reading and writing weights would break up ours."""
+    """transformers' bars for reading and writing weights would break up ours.
+
+    For what comes after the arguments are read: transformers takes a second to import, and a typo should be answered
+    at once.
+    """
+    from transformers.utils import logging
+
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -20,8 +20,6 @@ from .cards.card import CARDS, Dataset
 from .result_files import Result, read_result
 
 
-ROOT = CARDS.parent
-RECIPES = ROOT / "configuration" / "recipes"
 RESULTS = "results"
 """Where the result files are, beside the cards."""
 
@@ -93,7 +91,7 @@ def recipe_of(result: Result) -> Recipe:
     Raises:
         UserError: there is no such recipe.
     """
-    return load_recipe(RECIPES / f"{result.name}.yaml")
+    return load_recipe(result.name)
 
 
 def build_head(result: Result) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 import pytest
 from transformers.utils import logging
 
-from dense_prediction.command_line import run
+from dense_prediction.command_line import run, without_their_progress_bars
 from dense_prediction.errors import UserError
 
 
@@ -12,6 +12,7 @@ def test_progress_bars_of_transformers_come_back(error: BaseException | None, co
     """They are off while a script runs, in whose process others may go on afterwards."""
     enabled = []
 
+    @without_their_progress_bars()
     def main() -> None:
         enabled.append(logging.is_progress_bar_enabled())
         if error is not None:
@@ -26,6 +27,6 @@ def test_progress_bars_of_transformers_come_back(error: BaseException | None, co
 def test_progress_bars_that_were_off_stay_off() -> None:
     logging.disable_progress_bar()
     with pytest.raises(SystemExit):
-        run(lambda: None)
+        run(without_their_progress_bars()(lambda: None))
     assert not logging.is_progress_bar_enabled()
     logging.enable_progress_bar()

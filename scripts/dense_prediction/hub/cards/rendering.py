@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 
 from modeling_vit_comer import ViTCoMerConfig
+from modeling_vit_comer.presets import preset_names, preset_path
 
 from ...errors import UserError
 from ...recipes.loading import load_recipe
 from ..result_files import read_json
-from ..trained_heads import RECIPES, RESULTS, ROOT, TrainedHead, read_heads, read_results, recipe_of
+from ..trained_heads import RESULTS, TrainedHead, read_heads, read_results, recipe_of
 from .card import BACKBONE_TEMPLATE, CARDS, HEAD_TEMPLATE, Measured, backbone_card, find_trunk, head_card, sections_of
 from .check import check_card
 
@@ -21,20 +22,11 @@ from .check import check_card
 ORGANISATION = "org"
 """Stands in the repositories' names for whoever publishes them."""
 
-PRESETS = ROOT / "configuration" / "backbones"
 BACKBONE_FACTS, HEAD_FACTS = f"{RESULTS}/backbones.json", f"{RESULTS}/heads.json"
 
 
 def repository_of(name: str) -> str:
     return f"{ORGANISATION}/{name}"
-
-
-def preset_config(name: str) -> ViTCoMerConfig:
-    return ViTCoMerConfig.from_pretrained(PRESETS / f"{name}.json")
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.json"))
 
 
 def render_cards() -> dict[str, str]:
@@ -119,7 +111,8 @@ def measured(file: str, kind: str, name: str) -> dict[str, Any]:
 def describe_preset(name: str) -> dict[str, Any]:
     """What a card says of a configuration: the ViT it is for, trained heads, and how one makes weights."""
     recipe = yaml.safe_load((CARDS / "backbones.yaml").read_text(encoding="utf-8"))[name]
-    trunk = load_recipe(RECIPES / f"{recipe}.yaml").backbone.trunk
+    trunk = load_recipe(recipe).backbone.trunk
+    is_segmentation = ViTCoMerConfig.from_preset(name).vit_feature_fusion == "per_stage"
     heads = read_heads().items()
     return {
         "name": name,
@@ -131,7 +124,7 @@ def describe_preset(name: str) -> dict[str, Any]:
         "build_command": command(
             ["scripts/build_backbone.py", f"--trunk={trunk}", "--output", name, *config_fields(name)]
         ),
-        "flavour": "segmentation" if preset_config(name).vit_feature_fusion == "per_stage" else "detection",
+        "flavour": "segmentation" if is_segmentation else "detection",
     }
 
 
@@ -147,7 +140,7 @@ def command(words: list[str]) -> str:
 
 def config_fields(name: str) -> list[str]:
     """Of a preset, as build_backbone.py takes them; the trunk has its own argument there."""
-    fields = json.loads((PRESETS / f"{name}.json").read_text(encoding="utf-8"))
+    fields = json.loads(preset_path(name).read_text(encoding="utf-8"))
     kept = {key: value for key, value in fields.items() if key not in ("model_type", "trunk_config")}
     return [f"{key}={value if isinstance(value, str) else compact(value)}" for key, value in kept.items()]
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from transformers import ViTImageProcessor
 
-import build_backbone
 import measure_models
 import render_cards
 import snippet_client
+from dense_prediction.command_line import parse_fields
 from dense_prediction.hub.backbone_facts import measure_backbone
 from dense_prediction.hub.cards.card import CARDS
 from dense_prediction.hub.cards.check import check_card
@@ -29,8 +29,6 @@ from dense_prediction.hub.cards.rendering import (
     HEAD_FACTS,
     ORGANISATION,
     card_faults,
-    preset_config,
-    preset_names,
     stale_cards,
 )
 from dense_prediction.hub.cards.source import CardSource
@@ -41,6 +39,7 @@ from dense_prediction.models.saved_models import build_processor
 from dense_prediction.recipes.loading import load_recipe
 from hub import Hub, serve
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
+from modeling_vit_comer.presets import preset_names
 from scripts_in_process import last_error, run_script
 
 
@@ -111,7 +110,7 @@ def test_a_preset_measured_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_parameters_of_every_preset(name: str) -> None:
     with torch.device("meta"):
-        backbone = ViTCoMerBackbone(preset_config(name))
+        backbone = ViTCoMerBackbone(ViTCoMerConfig.from_preset(name))
     facts = read_facts(BACKBONE_FACTS, "backbones")[name]
     assert facts["parameters"] == backbone.num_parameters()
     assert facts["trunk_parameters"] == sum(parameter.numel() for parameter in backbone.trunk.parameters())
@@ -134,7 +133,7 @@ def test_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_multiply_accumulates_by_hand() -> None:
     """Of one linear layer and the sampling: 4 corners of heads x levels x points, a head's channels each."""
-    config = preset_config("vit-comer-demo")
+    config = ViTCoMerConfig.from_preset("vit-comer-demo")
     tokens, heads, samples = 64 * 64 + 32 * 32 + 16 * 16, 4, 3 * 4
     attentions = 2 * len(config.depths)  # CTI to ViT and CTI to CNN of each stage
     sampled = attentions * tokens * heads * samples * 4 * (config.hidden_size * config.deform_ratio // heads)
@@ -164,8 +163,11 @@ def test_fields_on_cards_are_those_of_the_preset(name: str) -> None:
     ((trunk, *options),) = commands(name, "build_backbone")
     assert options[:2] == ["--output", name]
     architecture = trunk.removeprefix("--trunk=timm/").partition(".")[0]
-    fields = build_backbone.parse_fields(options[2:])
-    config, preset = ViTCoMerConfig(trunk_config={"architecture": architecture}, **fields), preset_config(name)
+    fields = parse_fields(options[2:])
+    config, preset = (
+        ViTCoMerConfig(trunk_config={"architecture": architecture}, **fields),
+        ViTCoMerConfig.from_preset(name),
+    )
     of_the_trunk = {"trunk_config", "image_size", "patch_size"}
     assert without(config, of_the_trunk) == without(preset, of_the_trunk)
 
@@ -215,7 +217,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
 def save_preset(name: str, folder: Path) -> None:
     """All weights zero, and bfloat16: what is tested are shapes, and the largest has hundreds of millions."""
     with torch.device("meta"):
-        backbone = ViTCoMerBackbone(preset_config(name)).to(torch.bfloat16)
+        backbone = ViTCoMerBackbone(ViTCoMerConfig.from_preset(name)).to(torch.bfloat16)
     backbone.to_empty(device="cpu")
     for weight in backbone.state_dict().values():
         weight.zero_()

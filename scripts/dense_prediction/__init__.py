@@ -82,8 +82,6 @@ def load_model(source: str | Path, device: str | None = None, threshold: float |
 
 
 def _load(recipe: str | Path, overrides: Mapping[str, Any] | None) -> "Recipe":
-    from .options import flatten
     from .recipes.loading import load_recipe
 
-    changes = flatten(dict(overrides or {}))
-    return load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    return load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()])

@@ -44,6 +44,8 @@ class ToyForSemanticSegmentation(PreTrainedModel):
         return SimpleNamespace(loss=loss, logits=logits)
 
 
+AutoConfig.register(ToyConfig.model_type, ToyConfig, exist_ok=True)
+
 HEAD = Head(
     entry=SupportedHead(
         library=__name__,

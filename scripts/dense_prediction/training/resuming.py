@@ -74,7 +74,11 @@ def resumed_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> Ru
     Raises:
         UserError: the file is damaged, or a value that shapes the training has changed.
     """
-    before, state = read_state(checkpoint)
+    tree, state = read_state(checkpoint)
+    try:
+        before = resolve(tree)
+    except UserError as error:
+        raise UserError(f"{checkpoint / STATE_FILE} is damaged: {error}") from error
     same_size = samples_per_step == state.samples_per_step
     if changed := changes(before, recipe, _FREE_TO_CHANGE + (_FREE_IN_PRODUCT if same_size else ())):
         raise UserError(f"cannot resume {checkpoint} with another recipe: {', '.join(changed)}")
@@ -86,11 +90,11 @@ def resumed_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> Ru
     return state
 
 
-def changes(tree: dict[str, Any], recipe: Recipe, free: tuple[str, ...]) -> list[str]:
-    """What a recipe says otherwise than the tree of another one, but for the keys that are free to change."""
-    before, now = (_flat(dataclasses.asdict(each)) for each in (resolve(tree), recipe))
-    differing = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in free]
-    return [f"{key}={now.get(key)!r} (was {before.get(key)!r})" for key in differing]
+def changes(before: Recipe, now: Recipe, free: tuple[str, ...]) -> list[str]:
+    """What a recipe says otherwise than another one, but for the keys that are free to change."""
+    old, new = (_flat(dataclasses.asdict(each)) for each in (before, now))
+    differing = [key for key in sorted(old | new) if old.get(key) != new.get(key) and key not in free]
+    return [f"{key}={new.get(key)!r} (was {old.get(key)!r})" for key in differing]
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ class DatasetsOptions(SemanticOptions):
     image_column: str = Field("image", description="column with the image")
     label_column: str = Field("label", description="column with the class ids, as large as the image")
     objects_column: str = Field("objects", description="column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="of a bbox, in pixels")
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="how a bbox is written, in pixels")
     streaming: bool = Field(False, description="read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
+    shuffle_buffer: Positive = Field(1000, description="with streaming, how many samples the next is drawn from")
 
     def open(self, task: Task) -> Source:
         """Rows with an image and a label, or an image and its objects."""

@@ -19,9 +19,9 @@ from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid, SimpleFeaturePyramidBackbone
 from dense_prediction.recipes.schema import OptimizationOptions
 from dense_prediction.training.optimization import parameter_groups
-from miniature import BACKBONE
+from miniature import BACKBONE, ROOT
 from miniature_heads import FIELDS, HEADS_AND_TASKS, LABELS, build, draw_batch
-from modeling_vit_comer import ViTCoMerBackbone
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
 
 BASELINE = {"model_type": "simple_feature_pyramid"}
@@ -52,6 +52,16 @@ def test_the_head_chooses_the_maps_unless_the_recipe_does(
     checkpoint = BackboneOptions(checkpoint=str(tmp_path), overrides=overrides)
     assert build_backbone(checkpoint, ["stage2", "stage4"]).out_features == expected
     assert build_backbone(BackboneOptions(checkpoint=str(tmp_path))).out_features == STAGES
+
+
+def test_a_preset_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = ViTCoMerConfig.from_pretrained(ROOT / "configuration" / "backbones" / "vit-comer-demo.json")
+    assert build_backbone(BackboneOptions(config="vit-comer-demo")).config.depths == expected.depths
+    with pytest.raises(UserError, match="backbone.config=vit-comer-dmo: .*did you mean vit-comer-demo"):
+        build_backbone(BackboneOptions(config="vit-comer-dmo"))
+    with pytest.raises(UserError, match=r"backbone.config: cannot read .*/vit-comer-demo\.json: No such file"):
+        build_backbone(BackboneOptions(config="vit-comer-demo.json"))
 
 
 def test_maps_that_a_backbone_has_not_are_refused(backbone_file: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import timm
 import torch
@@ -33,15 +33,12 @@ from .trunk_parts import (
     TokenGrid,
     Trunk,
     TrunkFacts,
+    TrunkOptions,
     UnsupportedTrunk,
     check_weights,
     resample_patch_kernel,
     resize_positions,
 )
-
-
-if TYPE_CHECKING:
-    from .configuration_vit_comer import ViTCoMerConfig
 
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
@@ -82,7 +79,7 @@ class TimmVisionTransformerTrunk(Trunk):
             antialias=cls.antialiases,
         )
 
-    def __init__(self, config: "ViTCoMerConfig") -> None:
+    def __init__(self, config: TrunkOptions) -> None:
         super().__init__(config)
         size = {"img_size": tuple(config.image_size), "patch_size": PATCH_SIZE}
         arguments = config.trunk_model_args | size | self.model_args
@@ -96,7 +93,7 @@ class TimmVisionTransformerTrunk(Trunk):
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = vit.embed_dim, len(self.layers)
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmTrunkLayer:
+    def build_layer(self, config: TrunkOptions, vit: TimmViT, index: int) -> TimmTrunkLayer:
         block, window_size = vit.blocks[index], window_size_of(config, index)
         attention = getattr(block, "attn", None)
         if window_size and (type(block), type(attention)) != (Block, Attention):
@@ -235,7 +232,7 @@ class TimmEvaTrunk(TimmVisionTransformerTrunk):
         elif isinstance(module, RotaryEmbeddingCat):
             init.copy_(module.get_buffer("bands"), freq_bands(module.dim // 4, temperature=module.temperature, step=1))
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmTrunkLayer:
+    def build_layer(self, config: TrunkOptions, vit: TimmViT, index: int) -> TimmTrunkLayer:
         cast(EvaBlock, vit.blocks[index]).attn.num_prefix_tokens = self.num_prefix_tokens
         return super().build_layer(config, vit, index)
 
@@ -262,7 +259,7 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
     undecayed = TimmVisionTransformerTrunk.undecayed + ("table",)
     unused = TimmVisionTransformerTrunk.unused + ("mask_token", "lm_head.", "cls_pt_layers.")
 
-    def __init__(self, config: "ViTCoMerConfig") -> None:
+    def __init__(self, config: TrunkOptions) -> None:
         super().__init__(config)
         vit, shared = self.vit, self.vit.rel_pos_bias
         self.shared_bias = None
@@ -286,7 +283,7 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
         if isinstance(module, BeitAttention) and module.k_bias is not None:
             init.zeros_(module.k_bias)
 
-    def build_layer(self, config: "ViTCoMerConfig", vit: TimmViT, index: int) -> TimmBeitLayer:
+    def build_layer(self, config: TrunkOptions, vit: TimmViT, index: int) -> TimmBeitLayer:
         block, window_size, bias = cast(BeitBlock, vit.blocks[index]), window_size_of(config, index), None
         if block.attn.relative_position_bias_table is not None:
             window = (window_size, window_size) if window_size else vit.patch_embed.grid_size
@@ -331,11 +328,11 @@ def timm_table_key(name: str) -> str:
     return f"blocks.{name.split('.')[1]}.attn.relative_position_bias_table"
 
 
-def window_size_of(config: "ViTCoMerConfig", index: int) -> int:
+def window_size_of(config: TrunkOptions, index: int) -> int:
     return config.window_sizes[index] if config.window_sizes else 0
 
 
-def residual_of(config: "ViTCoMerConfig", index: int) -> VitDetResBottleneckBlock | None:
+def residual_of(config: TrunkOptions, index: int) -> VitDetResBottleneckBlock | None:
     if index not in config.residual_block_indexes:
         return None
     size = config.hidden_size

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from timm.layers import DropPath
@@ -28,16 +28,13 @@ from .trunk_parts import (
     TokenGrid,
     Trunk,
     TrunkFacts,
+    TrunkOptions,
     UnsupportedTrunk,
     check_weights,
     pair,
     resample_patch_kernel,
     resize_positions,
 )
-
-
-if TYPE_CHECKING:
-    from .configuration_vit_comer import ViTCoMerConfig
 
 
 class TransformersTrunk(Trunk):
@@ -80,7 +77,7 @@ class TransformersTrunk(Trunk):
             antialias=cls.antialiases,
         )
 
-    def __init__(self, config: "ViTCoMerConfig") -> None:
+    def __init__(self, config: TrunkOptions) -> None:
         super().__init__(config)
         trunk_config = config_of_trunk(config)
         self.model = self.model_class(trunk_config, **self.model_arguments)
@@ -228,7 +225,7 @@ class BeitTrunk(TransformersTrunk):
     undecayed = TransformersTrunk.undecayed + ("relative_position_bias_table",)
     model: BeitModel
 
-    def __init__(self, config: "ViTCoMerConfig") -> None:
+    def __init__(self, config: TrunkOptions) -> None:
         super().__init__(config)
         tables = [(layer, "relative_position_bias") for layer in self.layers]
         for parent, name in [*tables, (self.model, "shared_position_bias")]:
@@ -257,7 +254,7 @@ class BeitGeometricBias(BeitRelativePositionBias):
         return relative_position_bias(table, self.window_size, window_size, self.num_prefix_tokens)
 
 
-def config_of_trunk(config: "ViTCoMerConfig") -> PreTrainedConfig:
+def config_of_trunk(config: TrunkOptions) -> PreTrainedConfig:
     """`trunk_config` with patches of 16 x 16 and the image size that has the pretrained grid of them."""
     trunk_config = deepcopy(config.trunk_config)
     trunk_config.num_channels = config.num_channels

@@ -2,18 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedConfig
 
 from .timm_layers import TIMM_OUTPUTS, TimmTrunkLayer
 from .timm_trunks import TIMM_TRUNKS, TimmVisionTransformerTrunk, timm_facts
 from .transformers_trunks import TRANSFORMERS_TRUNKS, transformers_facts
-from .trunk_parts import PositionedGrid, TokenGrid, Trunk, TrunkFacts, UnsupportedTrunk
-
-
-if TYPE_CHECKING:  # the config asks here for what its trunk is
-    from .configuration_vit_comer import ViTCoMerConfig
+from .trunk_parts import PositionedGrid, TokenGrid, Trunk, TrunkFacts, TrunkOptions, UnsupportedTrunk
 
 
 __all__ = [
@@ -81,11 +77,11 @@ def trunk_facts(trunk_config: PreTrainedConfig, timm_arguments: dict[str, Any]) 
         raise ValueError(f"{error}; {SUPPORTED_TRUNKS}.") from error
 
 
-def trunk_class(config: "ViTCoMerConfig") -> type[Trunk]:
+def trunk_class(config: TrunkOptions) -> type[Trunk]:
     return LIBRARIES[library_of(config.trunk_config)][config.trunk_facts.family]
 
 
-def check_abilities(config: "ViTCoMerConfig") -> None:
+def check_abilities(config: TrunkOptions) -> None:
     """Refuse windows and residual blocks for a trunk that takes none."""
     trunk, library, family = trunk_class(config), library_of(config.trunk_config), config.trunk_facts.family
     if any(config.window_sizes or ()) and not trunk.takes_windows:
@@ -110,6 +106,6 @@ def possessive(library: str) -> str:
     return f"{library}'" if library.endswith("s") else f"{library}'s"
 
 
-def build_trunk(config: "ViTCoMerConfig") -> Trunk:
+def build_trunk(config: TrunkOptions) -> Trunk:
     """The trunk of a config, with the weights of its library's initialisation."""
     return trunk_class(config)(config)

@@ -1,8 +1,8 @@
 """What is asked of a trunk, and what those of all libraries share: positions for another grid, pretrained weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from timm.layers import resample_patch_embed
@@ -10,10 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from .spatial_pyramid import to_map, to_tokens
-
-
-if TYPE_CHECKING:  # the config asks the trunks for their facts
-    from .configuration_vit_comer import ViTCoMerConfig
 
 
 PATCH_SIZE = 16
@@ -38,6 +34,46 @@ class TrunkFacts(NamedTuple):
     num_prefix_tokens: int
     antialias: bool
     """Whether its own library antialiases when it resizes position embeddings."""
+
+
+class TrunkOptions(Protocol):
+    """What a trunk reads of a [`ViTCoMerConfig`], which itself asks the trunks for their facts."""
+
+    @property
+    def trunk_config(self) -> Any:
+        """Of the pretrained model, by its own library."""
+
+    @property
+    def trunk_facts(self) -> TrunkFacts: ...
+
+    @property
+    def trunk_model_args(self) -> dict[str, Any]:
+        """Arguments for `timm.create_model` beside the architecture's name."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_channels(self) -> int: ...
+
+    @property
+    def image_size(self) -> Sequence[int]:
+        """Height and width that have the pretrained grid of patches of 16 x 16 pixels."""
+
+    @property
+    def use_prefix_tokens(self) -> bool: ...
+
+    @property
+    def window_sizes(self) -> Sequence[int] | None: ...
+
+    @property
+    def residual_block_indexes(self) -> Sequence[int]: ...
+
+    @property
+    def position_embedding_antialias(self) -> bool | None: ...
+
+    @property
+    def drop_path_rate(self) -> float: ...
 
 
 class TokenGrid(NamedTuple):
@@ -79,7 +115,7 @@ class Trunk(nn.Module, ABC):
     patch_size: int = PATCH_SIZE
 
     @abstractmethod
-    def __init__(self, config: "ViTCoMerConfig") -> None:
+    def __init__(self, config: TrunkOptions) -> None:
         """The trunk of a config, with the weights of its library's initialisation."""
         super().__init__()
 

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
+import timm  # noqa: F401  # the loader of remote code names missing packages of this file, and not of its siblings
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin

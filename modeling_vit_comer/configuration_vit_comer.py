@@ -5,6 +5,7 @@ import difflib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Optional, Self, TypeVar
 
+import timm  # noqa: F401  # the loader of remote code names missing packages of this file, and not of its siblings
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin

@@ -176,7 +176,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
     It takes images (batch, num_channels, H, W) of any H and W from 32 pixels.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"  # of type None in transformers
 
     def __init__(self, config: ViTCoMerConfig) -> None:
         super().__init__(config)

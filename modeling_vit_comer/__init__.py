@@ -14,6 +14,9 @@ if ViTCoMerConfig.model_type not in CONFIG_MAPPING:
     AutoModel.register(ViTCoMerConfig, ViTCoMerModel)
     AutoBackbone.register(ViTCoMerConfig, ViTCoMerBackbone)
 
+# setup.cfg reads it from here, without importing anything.
+__version__ = "0.1.0"
+
 __all__ = [
     "ViTCoMerBackbone",
     "ViTCoMerConfig",

@@ -9,10 +9,11 @@ transformers' own configs, because the Auto classes find a config's model by tha
 from typing import Any
 
 import transformers
-from transformers import AutoBackbone, AutoModelForImageSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .configuration_vit_comer import ViTCoMerConfig
+from .heads import SUPPORTED_HEADS, SupportedHead
 from .modeling_vit_comer import ViTCoMerBackbone
 
 
@@ -40,66 +41,19 @@ class CarriesCode:
         super().__post_init__(**kwargs)
 
 
-class ConditionalDetrConfig(CarriesCode, transformers.ConditionalDetrConfig):
-    pass
+def config_that_carries_code(head: SupportedHead) -> type[PreTrainedConfig]:
+    """A class as if it were written in this file, where a repository's `auto_map` looks for it."""
+    return type(head.config, (CarriesCode, head.config_class), {"__module__": __name__})
 
 
-class DabDetrConfig(CarriesCode, transformers.DabDetrConfig):
-    pass
+HEAD_CONFIGS = {head.config: config_that_carries_code(head) for head in SUPPORTED_HEADS}
+globals().update(HEAD_CONFIGS)
 
-
-class DeformableDetrConfig(CarriesCode, transformers.DeformableDetrConfig):
-    pass
-
-
-class Deimv2Config(CarriesCode, transformers.Deimv2Config):
-    pass
-
-
-class DetrConfig(CarriesCode, transformers.DetrConfig):
-    pass
-
-
-class DFineConfig(CarriesCode, transformers.DFineConfig):
-    pass
-
-
-class GroundingDinoConfig(CarriesCode, transformers.GroundingDinoConfig):
-    pass
-
-
-class Mask2FormerConfig(CarriesCode, transformers.Mask2FormerConfig):
-    pass
-
-
-class MaskFormerConfig(CarriesCode, transformers.MaskFormerConfig):
-    pass
-
-
-class RTDetrConfig(CarriesCode, transformers.RTDetrConfig):
-    pass
-
-
-class RTDetrV2Config(CarriesCode, transformers.RTDetrV2Config):
-    pass
-
-
-class TableTransformerConfig(CarriesCode, transformers.TableTransformerConfig):
-    pass
-
-
-class UperNetConfig(CarriesCode, transformers.UperNetConfig):
-    pass
-
-
-# The only Auto class of the image segmentation pipeline that could find these models. Again by the config's class.
-for _config, _model in (
-    (Mask2FormerConfig, transformers.Mask2FormerForUniversalSegmentation),
-    (MaskFormerConfig, transformers.MaskFormerForInstanceSegmentation),
-):
-    AutoModelForImageSegmentation.register(_config, _model, exist_ok=True)
-
-HEAD_CONFIGS = {config_class.__name__: config_class for config_class in CarriesCode.__subclasses__()}
+for _head in SUPPORTED_HEADS:
+    if _head.auto_class is not None:
+        # Again by the config's class.
+        _auto_class = getattr(transformers, _head.auto_class)
+        _auto_class.register(HEAD_CONFIGS[_head.config], _head.model_class, exist_ok=True)
 
 
 def carry_code(model: PreTrainedModel) -> None:

@@ -3,18 +3,17 @@
 import dataclasses
 import difflib
 import json
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Self, TypeVar
 
-import timm
-import torch
 from huggingface_hub.dataclasses import strict
-from timm.layers import PatchEmbed
-from torch import nn
 from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.generation import GenerationConfig
+
+from .presets import preset_path
+from .trunk import TrunkFacts, check_abilities, trunk_facts
+from .trunk_parts import PATCH_SIZE, pair
 
 
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -31,92 +30,14 @@ DERIVED_FIELDS = ("stage_names", "hidden_size", "num_hidden_layers", "image_size
 BASE_FIELDS = {"model_type", "auto_map", "torch_dtype", "num_labels", "name_or_path", "output_attentions"}
 BASE_FIELDS |= {"attn_implementation", "experts_implementation", "per_layer_config", "quantization_config"}
 
-
-PATCH_SIZE = 16
-"""Stride of the trunk's tokens, in pixels. A patch kernel of another size is resampled when weights are loaded."""
-
-TIMM_FAMILIES = ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit")
-TRANSFORMERS_FAMILIES = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-
-SUPPORTED_TRUNKS = (
-    "supported: 'timm_wrapper' with a timm architecture of family: VisionTransformer (DeiT, AugReg, MAE, DINOv2, "
-    "CLIP, SigLIP, ...), Eva (DINOv3, EVA-02, PE) or Beit, for example 'vit_base_patch16_224'; "
-    "and the transformers configs " + ", ".join(TRANSFORMERS_FAMILIES)
-)
-
-
-class TrunkFacts(NamedTuple):
-    """What the config and the model need to know of a trunk before it is built."""
-
-    family: str
-    """timm's class, or transformers' `model_type`."""
-    hidden_size: int
-    num_hidden_layers: int
-    grid_size: tuple[int, int]
-    """Patches of the image that it was trained on."""
-    num_prefix_tokens: int
-    antialias: bool
-    """Whether its own library antialiases when it resizes position embeddings."""
-
-
-@lru_cache(maxsize=32)
-def _timm_trunk_facts(architecture: str, model_args: str) -> TrunkFacts:
-    """Facts of a timm model, read from the model itself, built without memory on the meta device."""
-    if not timm.is_model(architecture):
-        raise ValueError(
-            f"timm {timm.__version__} has no model {architecture!r}; timm.list_models('vit_*') lists them."
-        )
-    try:
-        with torch.device("meta"):
-            model = timm.create_model(architecture, pretrained=False, **json.loads(model_args))
-    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"trunk_config.architecture {architecture!r} cannot be built with the arguments {model_args}, "
-            f"{type(error).__name__}: {error}; {SUPPORTED_TRUNKS}."
-        ) from error
-    if reason := _why_not_plain(model):
-        raise ValueError(f"trunk_config.architecture {architecture!r} {reason}; {SUPPORTED_TRUNKS}.")
-    return TrunkFacts(
-        family=type(model).__name__,
-        hidden_size=model.embed_dim,
-        num_hidden_layers=len(model.blocks),
-        grid_size=tuple(model.patch_embed.grid_size),
-        num_prefix_tokens=model.num_prefix_tokens,
-        antialias=True,
-    )
-
-
-def _why_not_plain(model: nn.Module) -> str | None:
-    """What keeps a timm model from being a trunk, or None."""
-    kind, patch_embed = type(model), getattr(model, "patch_embed", None)
-    if not kind.__module__.startswith("timm.") or kind.__name__ not in TIMM_FAMILIES:
-        return f"is a {kind.__name__}, not a plain ViT that can be a trunk"
-    if type(patch_embed) is not PatchEmbed:
-        return f"has a {type(patch_embed).__name__} stem and not one convolution that makes the patches"
-    if len(set(patch_embed.patch_size)) > 1:
-        return f"has patches of {patch_embed.patch_size} pixels, which are not square"
-    return None
-
-
-def _transformers_trunk_facts(trunk_config: PreTrainedConfig) -> TrunkFacts:
-    family = trunk_config.model_type
-    if family not in TRANSFORMERS_FAMILIES:
-        raise ValueError(f"trunk_config has model_type {family!r}; {SUPPORTED_TRUNKS}.")
-    image_size, patch_size = (_pair(getattr(trunk_config, name)) for name in ("image_size", "patch_size"))
-    if patch_size[0] != patch_size[1]:
-        raise ValueError(f"trunk_config has patches of {patch_size} pixels, which must be square.")
-    return TrunkFacts(
-        family=family,
-        hidden_size=trunk_config.hidden_size,
-        num_hidden_layers=trunk_config.num_hidden_layers,
-        grid_size=tuple(size // patch for size, patch in zip(image_size, patch_size)),
-        num_prefix_tokens=1 + (family == "deit") + getattr(trunk_config, "num_register_tokens", 0),
-        antialias=family == "dinov2_with_registers",
-    )
-
-
-def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+T = TypeVar("T")
+if TYPE_CHECKING:
+    # For those who read a config: a field that is None in the call alone, because the constructor fills it in.
+    Filled = Annotated[T, None]
+    TrunkConfig = Any
+else:
+    Filled, TrunkConfig = Optional, dict | PreTrainedConfig | None
+UNFILLED: Any = None
 
 
 @strict
@@ -128,8 +49,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     Args:
         trunk_config (`PreTrainedConfig` or `dict`, *optional*):
             The plain ViT: a `timm_wrapper` config with the timm `architecture` and the `model_args` that
-            `timm.create_model` takes, or the config of a ViT of transformers (`vit`, `deit`, `beit`, `dinov2`,
-            `dinov2_with_registers`, `dinov3_vit`). It describes the pretrained model; the trunk made from it has
+            `timm.create_model` takes, or the config of a ViT of transformers, of one of the types in
+            `modeling_vit_comer.trunk.MODEL_TYPES`. It describes the pretrained model; the trunk made from it has
             patches of 16 x 16 pixels. Defaults to timm's `vit_base_patch16_224`.
         depths (`list[int]`, *optional*):
             Trunk blocks in each interaction stage. Their sum is the number of the trunk's blocks. Defaults to the
@@ -143,7 +64,7 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
             Trunk blocks that are followed by a convolutional residual bottleneck, as in ViTDet.
         position_embedding_antialias (`bool`, *optional*):
             Antialias when position embeddings are resized to another grid. Defaults to what the trunk's own library
-            does: timm does, transformers for `dinov2_with_registers` only. The official code does not.
+            does for its family. The official code does not.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of the image.
         conv_stem_channels (`int`, *optional*, defaults to 64):
@@ -204,12 +125,12 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         )
     }
 
-    trunk_config: dict | PreTrainedConfig | None = None
-    depths: list[int] | tuple[int, ...] | None = None
+    trunk_config: TrunkConfig = None
+    depths: Filled[list[int] | tuple[int, ...]] = UNFILLED
     use_prefix_tokens: bool = True
     window_sizes: list[int] | tuple[int, ...] | None = None
     residual_block_indexes: list[int] | tuple[int, ...] = ()
-    position_embedding_antialias: bool | None = None
+    position_embedding_antialias: Filled[bool] = UNFILLED
     num_channels: int = 3
     conv_stem_channels: int = 64
     mrfp_ratio: float | int = 0.5
@@ -218,9 +139,9 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     use_cti_to_cnn: bool | list[bool] | tuple[bool, ...] = True
     use_cnn_feature_interaction: bool | list[bool] | tuple[bool, ...] = True
     num_extra_cti: int = 4
-    deform_num_heads: int | None = None
+    deform_num_heads: Filled[int] = UNFILLED
     deform_num_points: int = 4
-    deform_ratio: float | int | None = None
+    deform_ratio: Filled[float | int] = UNFILLED
     use_conv_ffn: bool = True
     conv_ffn_ratio: float | int = 0.25
     layer_scale_init_value: float | int = 0.0
@@ -230,7 +151,19 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
-    def __post_init__(self, **kwargs):
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Self:
+        """The config of a published size, for example `"vit-comer-s"`, with `changes` of its fields.
+
+        Raises:
+            FileNotFoundError: the package is not installed, and this code came with a model from the Hub.
+            ValueError: there is no such preset, or no such field.
+        """
+        fields = json.loads(preset_path(name).read_text(encoding="utf-8"))
+        fields.pop("model_type")
+        return cls(**fields | changes)
+
+    def __post_init__(self, **kwargs: Any) -> None:
         self.stage_names = list(STRIDES)
         if "out_features" not in kwargs and "out_indices" not in kwargs:
             kwargs["out_features"] = list(ALL_STAGES)
@@ -260,7 +193,7 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.transformers_version is not None:
             return  # read from a saved file, perhaps with another trunk_config
         if "image_size" in derived:
-            derived["image_size"] = list(_pair(derived["image_size"]))
+            derived["image_size"] = list(pair(derived["image_size"]))
         for name, value in derived.items():
             if value != getattr(self, name):
                 raise ValueError(f"{name} {value} is not that of the trunk, {getattr(self, name)}: leave it out.")
@@ -279,34 +212,18 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
         if self.use_prefix_tokens and facts.num_prefix_tokens and any(self.window_sizes or ()):
             raise ValueError("window_sizes needs tokens without class and register tokens: use_prefix_tokens=False.")
-        self._validate_family(facts.family)
-
-    def _validate_family(self, family: str) -> None:
-        if any(self.window_sizes or ()) and family not in ("VisionTransformer", "VisionTransformerDistilled", "Beit"):
-            raise ValueError(f"window_sizes needs timm's VisionTransformer or Beit as the trunk, got {family}.")
-        if self.residual_block_indexes and family not in TIMM_FAMILIES:
-            raise ValueError(f"residual_block_indexes needs a trunk of timm, got transformers' {family!r}.")
+        check_abilities(self)
 
     @property
     def trunk_facts(self) -> TrunkFacts:
         """Sizes of the pretrained trunk."""
-        if self.trunk_config.model_type != "timm_wrapper":
-            return _transformers_trunk_facts(self.trunk_config)
-        return _timm_trunk_facts(self.trunk_config.architecture, json.dumps(self.trunk_model_args))
+        return trunk_facts(self.trunk_config, self.trunk_model_args)
 
     @property
     def trunk_model_args(self) -> dict[str, Any]:
         """Arguments for `timm.create_model` beside the architecture's name. The trunk has no classifier."""
         fixed = {"in_chans": self.num_channels, "drop_path_rate": self.drop_path_rate, "num_classes": 0}
         return fixed | (getattr(self.trunk_config, "model_args", None) or {})
-
-    @property
-    def trunk_build_args(self) -> dict[str, Any]:
-        """The same for a trunk with patches of 16 x 16 pixels, on the pretrained grid of them."""
-        size = {"img_size": tuple(self.image_size), "patch_size": PATCH_SIZE}
-        # timm's rotary embedding keeps that of one grid unless the image size is dynamic.
-        size |= {"dynamic_img_size": True} if self.trunk_facts.family == "Eva" else {}
-        return self.trunk_model_args | size
 
     def _resolve_defaults(self) -> None:
         if self.depths is None:

@@ -10,7 +10,7 @@ import torch
 
 from .configuration_vit_comer import ViTCoMerConfig
 from .modeling_vit_comer import ViTCoMerBackbone
-from .timm_trunks import fit_relative_table
+from .relative_positions import fit_relative_table
 
 
 FLAVOURS = ("detection", "segmentation", "co_detr")

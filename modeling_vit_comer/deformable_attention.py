@@ -1,7 +1,7 @@
 """Multi-scale deformable self-attention over the token pyramid (paper, section 3.3; Deformable DETR, equation 3)."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -34,8 +34,8 @@ class SampledLevels(NamedTuple):
     def build(cls, shape: PyramidShape, num_points: int, device: torch.device) -> "SampledLevels":
         (fine, middle, _), levels = shape.level_lengths, shape.levels
         constants = [[size[1] for size in levels], [size[0] for size in levels], [0, fine, fine + middle]]
-        constants = torch.tensor(constants, dtype=torch.int32, device=device)
-        return cls(*constants.repeat_interleave(num_points, dim=1).unbind(0))
+        table = torch.tensor(constants, dtype=torch.int32, device=device)
+        return cls(*table.repeat_interleave(num_points, dim=1).unbind(0))
 
 
 def cell_centres(shape: PyramidShape, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,8 +99,8 @@ def deformable_attention_torch(
     columns, column_weights = bilinear_neighbours(x_offsets, x_centres, levels.width)
     lines, line_weights = bilinear_neighbours(y_offsets, y_centres, levels.height)
     table_rows = corner_rows(columns, lines, levels, shape.num_tokens)
-    line_weights = [attention * weight for weight in line_weights]
-    weights = torch.cat([line * column for line in line_weights for column in column_weights], dim=-1)
+    weighted_lines = [attention * weight for weight in line_weights]
+    weights = torch.cat([line * column for line in weighted_lines for column in column_weights], dim=-1)
     output = F.embedding_bag(
         table_rows.flatten(0, 2),
         # (batch, num_tokens, heads * head_dim) -> (batch * num_tokens * heads, head_dim)
@@ -127,12 +127,12 @@ def corner_rows(
         (batch, num_tokens, heads, 4 * samples), int32.
     """
     batch, _, num_heads, _ = columns[0].shape
-    index = {"dtype": torch.int32, "device": columns[0].device}
+    index: dict[str, Any] = {"dtype": torch.int32, "device": columns[0].device}
     image = torch.arange(batch, **index).view(-1, 1, 1, 1) * (num_tokens * num_heads)
     first_row = image + torch.arange(num_heads, **index)[:, None] + levels.first_token * num_heads
     rows = [line * (levels.width * num_heads) + first_row for line in lines]
-    columns = [column * num_heads for column in columns]
-    return torch.cat([row + column for row in rows for column in columns], dim=-1)
+    row_columns = [column * num_heads for column in columns]
+    return torch.cat([row + column for row in rows for column in row_columns], dim=-1)
 
 
 def deformable_attention(

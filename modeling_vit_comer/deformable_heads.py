@@ -11,7 +11,7 @@ Their multi-scale deformable attention comes in three forms, and each module is 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -123,7 +123,10 @@ def split_levels(samples: torch.Tensor, num_points: list[int], fill: float) -> t
     return torch.stack([F.pad(level, (0, 0, 0, points - level.shape[-2]), value=fill) for level in levels], dim=-3)
 
 
-STAND_INS = {"multi_scale_deformable_attention": attention, "multi_scale_deformable_attention_v2": attention_v2}
+STAND_INS: dict[str, Attention] = {
+    "multi_scale_deformable_attention": attention,
+    "multi_scale_deformable_attention_v2": attention_v2,
+}
 
 
 @cache
@@ -145,12 +148,16 @@ def kernel_forward(layer_class: type[nn.Module]) -> Callable[..., Any] | None:
     return function
 
 
+def forward_for(module: nn.Module) -> Callable[..., Any] | None:
+    return kernel_forward(type(module))  # type: ignore[arg-type]  # mypy holds the class to the hash of its modules
+
+
 class KernelForward:
     """The `forward` of one module, with the kernel. A bound method would come out of a pickle as the original."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.function = kernel_forward(type(module))
+        self.function = cast(Callable[..., Any], forward_for(module))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(self.module, *args, **kwargs)
@@ -166,7 +173,7 @@ def can_switch(module: nn.Module) -> bool:
         return False
     function = attributes.get(ATTRIBUTE)
     is_known = is_stand_in(function) or getattr(function, "__name__", None) in STAND_INS
-    return is_known or kernel_forward(type(module)) is not None
+    return is_known or forward_for(module) is not None
 
 
 def is_stand_in(function: Any) -> bool:

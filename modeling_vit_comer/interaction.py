@@ -106,7 +106,7 @@ def fold(pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
     return to_tokens(F.avg_pool2d(fine, 2) + middle + resize(coarse, (shape.height, shape.width)))
 
 
-def resize(feature_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(feature_map: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     if feature_map.shape[-2:] == size:
         return feature_map
     return F.interpolate(feature_map, size=size, mode="bilinear", align_corners=False)
@@ -158,6 +158,10 @@ class CTIToCNN(GradientCheckpointingLayer):
 class InteractionStage(nn.Module):
     """What one stage adds to the trunk's blocks: MRFP and CTI to ViT before them, CTI to CNN after them."""
 
+    mrfp: MRFP | None
+    cti_to_vit: CTIToViT | None
+    cti_to_cnn: CTIToCNN | None
+
     def __init__(self, config: ViTCoMerConfig, index: int) -> None:
         super().__init__()
         self.mrfp = self.cti_to_vit = self.cti_to_cnn = None
@@ -172,7 +176,7 @@ class InteractionStage(nn.Module):
         self, tokens: torch.Tensor, pyramid: torch.Tensor, shape: PyramidShape
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Strengthen the pyramid, join the patch tokens to it, and write it to the trunk's tokens."""
-        if self.cti_to_vit is None:
+        if self.mrfp is None or self.cti_to_vit is None:
             return tokens, pyramid
         pyramid = shape.add_to_middle(self.mrfp(pyramid, shape), shape.patch_tokens(tokens))
         return self.cti_to_vit(tokens, pyramid, shape), pyramid

@@ -84,7 +84,7 @@ def loaded_kernels() -> dict[str, ModuleType]:
     """The kernels by type of device. The first call chooses; layers make it before anything is traced."""
     if _kernels is None:
         use_deformable_attention_kernel("auto")
-    return _kernels
+    return _kernels or {}
 
 
 def find_local_kernel() -> dict[str, ModuleType]:

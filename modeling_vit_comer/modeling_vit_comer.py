@@ -1,38 +1,31 @@
 """ViT-CoMer: Vision Transformer with convolutional multi-scale feature interaction (CVPR 2024, arXiv 2403.07392)."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
-from timm.layers import LayerScale
-from timm.models.beit import Beit
-from timm.models.beit import Block as BeitBlock
-from timm.models.eva import Eva, EvaBlock
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
-from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.vitdet.modeling_vitdet import VitDetLayerNorm, VitDetResBottleneckBlock
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
-from .deformable_attention import MultiScaleDeformableSelfAttention
-from .interaction import CTIToCNN, CTIToViT, InteractionStage, add_residual, resize
+from .heads import HeadModel, attach_head
+from .initialization import initialize
+from .interaction import CTIToCNN, InteractionStage, add_residual, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
-from .timm_trunks import RelativePositionBias, TimmTrunkLayer, rebuild_buffers
-from .trunk import build_trunk
-from .trunk_sources import find_trunk, read_pretrained
+from .trunk import NO_SPLIT_MODULES, RECORDED_OUTPUTS, Trunk, build_trunk
+from .trunk_sources import find_trunk, no_report_of_random_weights, pretrained_weights
 
 
 logger = logging.get_logger(__name__)
@@ -59,34 +52,33 @@ class ViTCoMerModelOutput(ModelOutput):
         attentions: (batch, heads, tokens, tokens) of each trunk block, where asked for, with "eager" attention only.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    feature_maps: tuple[torch.FloatTensor, ...] | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    feature_maps: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class ViTCoMerPreTrainedModel(PreTrainedModel):
     config: ViTCoMerConfig
+    config_class: type[ViTCoMerConfig]
+    trunk: Trunk
     base_model_prefix = "vit_comer"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpatialPyramid", "TimmTrunkLayer", "TimmBeitLayer", "InteractionStage", "CTIToCNN"]
+    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "InteractionStage", "CTIToCNN"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {
-        "hidden_states": TimmTrunkLayer,
-        "attentions": OutputRecorder(nn.Dropout, layer_name="attn.attn_drop"),
-    }
+    _can_record_outputs = RECORDED_OUTPUTS
     _input_embed_layer = "patch_embed"
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in transformers, with the code beside the weights (`trust_remote_code=True`), for all our Auto classes.
 
         AutoBackbone reads neither folders nor the cache without a network, AutoModel does: a folder needs both.
         """
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_trunk(
@@ -133,14 +125,38 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             if pretrained:
                 logger.warning("from_trunk: a config brings no weights, the trunk's are random (pretrained=False).")
             return cls(config).eval()
-        with torch.device("meta"):
-            shapes = build_trunk(config)
-        weights = shapes.convert_pretrained(read_pretrained(source, config), patch_resample)
-        weights = {f"trunk.{key}": value for key, value in weights.items()}
-        dtype = config.dtype or torch.get_default_dtype()
+        weights, dtype = pretrained_weights(source, config, patch_resample), config.dtype or torch.get_default_dtype()
         with no_report_of_random_weights():
             # Takes the tensors as they are, so that a pretrained weight is never in memory twice.
             return cls.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that no weight decay may pull to zero, beside vectors and scalars, as timm asks.
+
+        Those are tables of positions, levels and tokens:
+
+        ```python
+        >>> from timm.optim import param_groups_layer_decay
+
+        >>> groups = param_groups_layer_decay(backbone, no_weight_decay_list=backbone.no_weight_decay())
+        ```
+        """
+        tables = {f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)}
+        tables |= {name for name, _ in self.named_parameters() if name.endswith("level_embed")}
+        return tables | {f"trunk.{name}" for name in self.trunk.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers for a learning rate that falls with the depth of the trunk, as timm asks for them.
+
+        Args:
+            coarse: all blocks of the trunk are one layer, instead of one each.
+
+        Returns:
+            Patterns of names of parameters: the trunk's embeddings, the first layer, and its blocks. All else, which
+            is trained from scratch, matches none, and timm makes it the last layer, of the full learning rate.
+        """
+        blocks = rf"trunk\.{re.escape(self.trunk.layers_name)}\."
+        return {"embeddings": rf"(?!{blocks})trunk\.", "blocks": blocks if coarse else rf"{blocks}(\d+)\."}
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For custom code transformers leaves out modules without weights of their own, such as the deformable
@@ -150,78 +166,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """The official initialisation. The trunk's weights are meant to be loaded; untrained, they get timm's."""
-        rebuild_buffers(module)
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            self._init_layer(module)
-        elif isinstance(module, (nn.LayerNorm, VitDetLayerNorm, PyramidBatchNorm)):
-            self._init_norm(module)
-        elif isinstance(module, MultiScaleDeformableSelfAttention):
-            self._init_deformable_attention(module)
-        elif isinstance(module, CTIToViT):
-            init.constant_(module.gamma, self.config.layer_scale_init_value)
-        elif isinstance(module, SpatialPyramid):
-            init.normal_(module.level_embed)
-        elif isinstance(module, (VisionTransformer, Eva, Beit)):
-            self._init_trunk_embeddings(module)
-        elif isinstance(module, RelativePositionBias):
-            init.zeros_(module.table)
-        elif isinstance(module, (EvaBlock, BeitBlock)):
-            self._init_layer_scale(module)
-        elif isinstance(module, LayerScale):
-            init.constant_(module.gamma, module.init_values)
-        elif isinstance(module, VitDetResBottleneckBlock):
-            init.zeros_(module.norm3.weight)
-
-    def _init_layer(self, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
-        if isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=0.02)
-        else:
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-            init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
-        if module.bias is not None:
-            init.zeros_(module.bias)
-
-    def _init_norm(self, module: nn.LayerNorm | VitDetLayerNorm | PyramidBatchNorm) -> None:
-        init.ones_(module.weight)
-        if module.bias is not None:
-            init.zeros_(module.bias)
-        if isinstance(module, PyramidBatchNorm):
-            init.zeros_(module.running_mean)
-            init.ones_(module.running_var)
-            init.zeros_(module.num_batches_tracked)
-
-    def _init_trunk_embeddings(self, module: VisionTransformer | Eva | Beit) -> None:
-        init.trunc_normal_(module.patch_embed.proj.weight, std=0.02)
-        if module.pos_embed is not None:
-            init.trunc_normal_(module.pos_embed, std=0.02)
-        for name in ("cls_token", "dist_token", "reg_token"):
-            if (token := getattr(module, name, None)) is not None:
-                init.normal_(token, std=1e-6)
-
-    def _init_layer_scale(self, module: EvaBlock | BeitBlock) -> None:
-        for gamma in (module.gamma_1, module.gamma_2):
-            if gamma is not None and getattr(module, "init_values", None) is not None:
-                init.constant_(gamma, module.init_values)
-
-    def _init_deformable_attention(self, module: MultiScaleDeformableSelfAttention) -> None:
-        for projection in (module.sampling_offsets, module.attention_weights):
-            init.zeros_(projection.weight)
-        init.copy_(module.sampling_offsets.bias, module.initial_offsets())
-        init.zeros_(module.attention_weights.bias)
-        for projection in (module.value_proj, module.output_proj):
-            init.xavier_uniform_(projection.weight)
-            init.zeros_(projection.bias)
-
-
-@contextmanager
-def no_report_of_random_weights() -> Iterator[None]:
-    """`from_pretrained` would warn of each weight that is not the trunk's, which nobody has asked it to load."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+        self.trunk.initialize(module)
+        initialize(module, self.config)
 
 
 class ViTCoMerModel(ViTCoMerPreTrainedModel):
@@ -278,7 +224,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         shape = PyramidShape(context.height, context.width)
 
         stage_tokens, first_block = [], 0
-        for stage, depth in zip(self.stages, self.config.depths):
+        for stage, depth in zip(cast(Iterable[InteractionStage], self.stages), self.config.depths):
             tokens, pyramid = stage.to_vit(tokens, pyramid, shape)
             tokens = self.trunk.run(tokens, context, first_block, first_block + depth)
             pyramid = stage.to_cnn(tokens, pyramid, shape)
@@ -356,6 +302,18 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
         """Stride in pixels of each map that the backbone returns."""
         return {name: STRIDES[name] for name in self.out_features}
 
+    def attach(
+        self, head_class: type[HeadModel], /, *, out_features: list[str] | None = None, **head_fields: Any
+    ) -> HeadModel:
+        """A head of transformers round a copy of this backbone: see [`~heads.attach_head`].
+
+        Args:
+            head_class: for example `RTDetrV2ForObjectDetection`; the error for another class lists all of them.
+            out_features: other maps than the head's usual ones.
+            head_fields: of the head's config, for example `num_labels=80`.
+        """
+        return attach_head(self, head_class, out_features=out_features, **head_fields)
+
     @can_return_tuple
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -368,7 +326,8 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
             `feature_maps`, one for each of `out_features`: (batch, hidden_size, ceil(H / stride), ceil(W / stride)).
         """
         _, feature_maps = self.forward_stages(pixel_values, self.out_features)
-        return BackboneOutput(feature_maps=tuple(feature_maps))
+        # transformers annotates a tuple of one map.
+        return BackboneOutput(feature_maps=tuple(feature_maps))  # type: ignore[arg-type]
 
 
 def ceil_divide(size: int, divisor: int) -> int:

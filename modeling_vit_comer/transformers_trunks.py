@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from timm.layers import DropPath
 from torch import nn
 from transformers import (
+    BeitConfig,
     BeitModel,
     DeiTModel,
     Dinov2Model,
@@ -19,67 +20,102 @@ from transformers import (
 )
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
-from .configuration_vit_comer import PATCH_SIZE, ViTCoMerConfig
+from .relative_positions import relative_position_bias
 from .spatial_pyramid import to_tokens
-from .timm_trunks import (
+from .trunk_parts import (
+    PATCH_SIZE,
     PositionedGrid,
-    PretrainedTrunk,
     TokenGrid,
+    Trunk,
+    TrunkFacts,
+    UnsupportedTrunk,
     check_weights,
-    relative_position_bias,
+    pair,
     resample_patch_kernel,
     resize_positions,
 )
 
 
-class TransformersTrunk(PretrainedTrunk):
+if TYPE_CHECKING:
+    from .configuration_vit_comer import ViTCoMerConfig
+
+
+class TransformersTrunk(Trunk):
     """A ViT of transformers as a trunk: `model` is the library's, without its final norm and pooler.
 
     Its patch size is 16 and its table of positions has the pretrained grid, whatever the patch size of `trunk_config`.
     """
 
-    model_class: type[PreTrainedModel]
-    model_arguments: dict[str, Any] = {}
-    layers_name: str
-    prefix_names: tuple[str, ...] = ("cls_token",)
-    """Prefix tokens in their order; those of `positioned` have a position embedding."""
-    positioned: tuple[str, ...] = ("cls_token",)
-    unused = ("layernorm.", "norm.", "pooler.", "embeddings.mask_token")
+    model_class: ClassVar[type[PreTrainedModel]]
+    model_arguments: ClassVar[dict[str, Any]] = {}
+    prefix_names: ClassVar[tuple[str, ...]] = ("cls_token",)
+    """Prefix tokens in their order; those of `positioned` have a position embedding, the others are registers."""
+    positioned: ClassVar[tuple[str, ...]] = ("cls_token",)
+    unused: ClassVar[tuple[str, ...]] = ("layernorm.", "norm.", "pooler.", "embeddings.mask_token")
+    undecayed: ClassVar[tuple[str, ...]] = (
+        "position_embeddings",
+        "cls_token",
+        "distillation_token",
+        "register_tokens",
+    )
 
-    def __init__(self, config: ViTCoMerConfig) -> None:
-        super().__init__()
+    model: PreTrainedModel
+
+    @classmethod
+    def facts_of(cls, trunk_config: PreTrainedConfig) -> TrunkFacts:
+        """Facts of a config of the library.
+
+        Raises:
+            ValueError: its patches are not square.
+        """
+        image_size, patch_size = (pair(getattr(trunk_config, name)) for name in ("image_size", "patch_size"))
+        if patch_size[0] != patch_size[1]:
+            raise ValueError(f"trunk_config has patches of {patch_size} pixels, which must be square.")
+        return TrunkFacts(
+            family=trunk_config.model_type,
+            hidden_size=trunk_config.hidden_size,
+            num_hidden_layers=trunk_config.num_hidden_layers,
+            grid_size=(image_size[0] // patch_size[0], image_size[1] // patch_size[1]),
+            num_prefix_tokens=len(cls.positioned) + getattr(trunk_config, "num_register_tokens", 0),
+            antialias=cls.antialiases,
+        )
+
+    def __init__(self, config: "ViTCoMerConfig") -> None:
+        super().__init__(config)
         trunk_config = config_of_trunk(config)
         self.model = self.model_class(trunk_config, **self.model_arguments)
         for name in ("layernorm", "norm"):
             if hasattr(self.model, name):
                 setattr(self.model, name, nn.Identity())
-        hide_mask_token(self.model.embeddings)
-        self.grid_size = tuple(config.trunk_facts.grid_size)
+        hide_mask_token(self.model.get_submodule("embeddings"))
+        self.grid_size = config.trunk_facts.grid_size
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = config.hidden_size, len(self.layers)
-        self.patch_size = PATCH_SIZE
         self.num_prefix_tokens = config.trunk_facts.num_prefix_tokens if config.use_prefix_tokens else 0
         for index, layer in enumerate(self.layers):
             set_drop_path(layer, config.drop_path_rate * index / max(self.num_layers - 1, 1))
 
     @property
     def layers(self) -> nn.ModuleList:
-        return self.model.get_submodule(self.layers_name)
+        return cast(nn.ModuleList, self.get_submodule(self.layers_name))
 
     @property
     def input_embeddings(self) -> nn.Module:
-        return self.model.embeddings.patch_embeddings
+        return self.model.get_submodule("embeddings.patch_embeddings")
 
     @property
     def patch_convolution(self) -> nn.Conv2d:
-        return getattr(self.input_embeddings, "projection", self.input_embeddings)
+        return cast(nn.Conv2d, getattr(self.input_embeddings, "projection", self.input_embeddings))
+
+    def initialize(self, module: nn.Module) -> None:
+        """Nothing: the library's model is one of transformers itself, which initialises all that is in it."""
 
     def set_attn_implementation(self, attn_implementation: str | None) -> None:
         """The attention function that all layers look up in their config: "sdpa" or "eager"."""
         if self.model.config._attn_implementation != (attn_implementation or "sdpa"):
             self.model.config._attn_implementation = attn_implementation or "sdpa"
 
-    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenGrid | PositionedGrid]:
+    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, PositionedGrid]:
         """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
         patches = self.patch_convolution(pixel_values)
         grid = TokenGrid(*patches.shape[-2:])
@@ -110,14 +146,14 @@ class TransformersTrunk(PretrainedTrunk):
         prefix, patches = table.tensor_split([len(self.positioned)], dim=1)
         return prefix, resize_positions(patches, self.grid_size, grid, self.antialias)
 
-    def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> TokenGrid | PositionedGrid:
+    def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
         """What the blocks need to know of an image, computed once for all of them."""
-        return grid
+        return PositionedGrid(*grid)
 
-    def run_layer(self, layer: nn.Module, tokens: torch.Tensor, context: TokenGrid | PositionedGrid) -> torch.Tensor:
+    def run_layer(self, layer: nn.Module, tokens: torch.Tensor, context: PositionedGrid) -> torch.Tensor:
         return layer(tokens)
 
-    def run(self, tokens: torch.Tensor, context: TokenGrid | PositionedGrid, start: int, stop: int) -> torch.Tensor:
+    def run(self, tokens: torch.Tensor, context: PositionedGrid, start: int, stop: int) -> torch.Tensor:
         """Blocks `start` to `stop - 1`: (batch, prefix + height * width, hidden_size) -> the same shape."""
         layers = self.layers
         for index in range(start, stop):
@@ -148,32 +184,34 @@ class TransformersTrunk(PretrainedTrunk):
 
 
 class ViTTrunk(TransformersTrunk):
-    model_class, layers_name = ViTModel, "layers"
+    model_class, layers_name = ViTModel, "model.layers"
     model_arguments = {"add_pooling_layer": False}
 
 
 class DeiTTrunk(TransformersTrunk):
     """The distillation token is a prefix token."""
 
-    model_class, layers_name = DeiTModel, "layers"
+    model_class, layers_name = DeiTModel, "model.layers"
     model_arguments = {"add_pooling_layer": False}
     prefix_names = positioned = ("cls_token", "distillation_token")
 
 
 class Dinov2Trunk(TransformersTrunk):
-    model_class, layers_name = Dinov2Model, "encoder.layer"
+    model_class, layers_name = Dinov2Model, "model.encoder.layer"
 
 
 class Dinov2WithRegistersTrunk(TransformersTrunk):
-    model_class, layers_name = Dinov2WithRegistersModel, "encoder.layer"
+    model_class, layers_name = Dinov2WithRegistersModel, "model.encoder.layer"
     prefix_names = ("cls_token", "register_tokens")
+    antialiases = True
 
 
 class DINOv3ViTTrunk(TransformersTrunk):
     """Its rotary position embedding is computed for the grid of the image; prefix tokens are not rotated."""
 
-    model_class, layers_name = DINOv3ViTModel, "model.layer"
+    model_class, layers_name = DINOv3ViTModel, "model.model.layer"
     prefix_names = ("cls_token", "register_tokens")
+    model: DINOv3ViTModel
 
     def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
         return PositionedGrid(*grid, self.model.rope_embeddings(pixel_values))
@@ -185,10 +223,12 @@ class DINOv3ViTTrunk(TransformersTrunk):
 class BeitTrunk(TransformersTrunk):
     """Relative position tables are resized for the grid of the image as BEiT's own code does, geometrically."""
 
-    model_class, layers_name = BeitModel, "layers"
+    model_class, layers_name = BeitModel, "model.layers"
     model_arguments = {"add_pooling_layer": False}
+    undecayed = TransformersTrunk.undecayed + ("relative_position_bias_table",)
+    model: BeitModel
 
-    def __init__(self, config: ViTCoMerConfig) -> None:
+    def __init__(self, config: "ViTCoMerConfig") -> None:
         super().__init__(config)
         tables = [(layer, "relative_position_bias") for layer in self.layers]
         for parent, name in [*tables, (self.model, "shared_position_bias")]:
@@ -207,7 +247,7 @@ class BeitTrunk(TransformersTrunk):
 class BeitGeometricBias(BeitRelativePositionBias):
     """transformers' table, with another way to resize it and with or without the rows of the class token."""
 
-    def __init__(self, config: PreTrainedConfig, num_prefix_tokens: int) -> None:
+    def __init__(self, config: BeitConfig, num_prefix_tokens: int) -> None:
         super().__init__(config)
         self.num_prefix_tokens = num_prefix_tokens
 
@@ -217,7 +257,7 @@ class BeitGeometricBias(BeitRelativePositionBias):
         return relative_position_bias(table, self.window_size, window_size, self.num_prefix_tokens)
 
 
-def config_of_trunk(config: ViTCoMerConfig) -> PreTrainedConfig:
+def config_of_trunk(config: "ViTCoMerConfig") -> PreTrainedConfig:
     """`trunk_config` with patches of 16 x 16 and the image size that has the pretrained grid of them."""
     trunk_config = deepcopy(config.trunk_config)
     trunk_config.num_channels = config.num_channels
@@ -232,11 +272,11 @@ def config_of_trunk(config: ViTCoMerConfig) -> PreTrainedConfig:
 
 def hide_mask_token(embeddings: nn.Module) -> None:
     """The mask token of pre-training is no weight of a trunk: a parameter without gradient would stop DDP."""
-    if getattr(embeddings, "mask_token", None) is not None:
-        mask_token = embeddings.mask_token.detach()
+    mask_token = getattr(embeddings, "mask_token", None)
+    if mask_token is not None:
         del embeddings.mask_token
         # Still there, because the library's own initialisation fills it.
-        embeddings.register_buffer("mask_token", mask_token, persistent=False)
+        embeddings.register_buffer("mask_token", mask_token.detach(), persistent=False)
 
 
 def set_drop_path(layer: nn.Module, rate: float) -> None:
@@ -245,10 +285,10 @@ def set_drop_path(layer: nn.Module, rate: float) -> None:
         layer.drop_path = DropPath(rate)
     else:
         # ViT's and DeiT's layers have a dropout at the very end of both branches.
-        layer.dropout = nn.Sequential(layer.dropout, DropPath(rate))
+        layer.dropout = nn.Sequential(layer.get_submodule("dropout"), DropPath(rate))
 
 
-TRANSFORMERS_TRUNKS = {
+TRANSFORMERS_TRUNKS: dict[str, type[TransformersTrunk]] = {
     "vit": ViTTrunk,
     "deit": DeiTTrunk,
     "beit": BeitTrunk,
@@ -257,3 +297,10 @@ TRANSFORMERS_TRUNKS = {
     "dinov3_vit": DINOv3ViTTrunk,
 }
 """Trunk of each `model_type`."""
+
+
+def transformers_facts(trunk_config: PreTrainedConfig) -> TrunkFacts:
+    """Facts of the trunk that a config of transformers describes."""
+    if trunk_config.model_type not in TRANSFORMERS_TRUNKS:
+        raise UnsupportedTrunk(f"trunk_config has model_type {trunk_config.model_type!r}")
+    return TRANSFORMERS_TRUNKS[trunk_config.model_type].facts_of(trunk_config)

@@ -1,53 +1,115 @@
 """The ViT branch: somebody else's plain ViT, called part by part between the interactions."""
 
+import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from transformers import PreTrainedConfig
 
-from .configuration_vit_comer import ViTCoMerConfig
-from .timm_trunks import TIMM_TRUNKS, PositionedGrid, TimmTrunkLayer, TimmVisionTransformerTrunk, TokenGrid
-from .transformers_trunks import TRANSFORMERS_TRUNKS
+from .timm_layers import TIMM_OUTPUTS, TimmTrunkLayer
+from .timm_trunks import TIMM_TRUNKS, TimmVisionTransformerTrunk, timm_facts
+from .transformers_trunks import TRANSFORMERS_TRUNKS, transformers_facts
+from .trunk_parts import PositionedGrid, TokenGrid, Trunk, TrunkFacts, UnsupportedTrunk
 
 
-class Trunk(Protocol):
-    """What the model asks of a trunk, an `nn.Module`: one class for each signature of a library's blocks.
+if TYPE_CHECKING:  # the config asks here for what its trunk is
+    from .configuration_vit_comer import ViTCoMerConfig
 
-    `context` is what `embed` knows of an image beside its tokens and `run` needs again; its `height` and `width` are
-    the grid of the patch tokens, which come last. A patch is 16 x 16 pixels.
+
+__all__ = [
+    "PositionedGrid",
+    "TimmTrunkLayer",
+    "TimmVisionTransformerTrunk",
+    "TokenGrid",
+    "Trunk",
+    "TrunkFacts",
+    "build_trunk",
+]
+
+TIMM = "timm_wrapper"
+"""The `model_type` of all trunks of timm, whose family follows from the architecture."""
+
+LIBRARIES: dict[str, Mapping[str, type[Trunk]]] = {"timm": TIMM_TRUNKS, "transformers": TRANSFORMERS_TRUNKS}
+"""The trunk of each family of each library."""
+
+MODEL_TYPES = (TIMM, *TRANSFORMERS_TRUNKS)
+"""What a `trunk_config` can be."""
+
+NO_SPLIT_MODULES = {
+    name for trunks in LIBRARIES.values() for trunk in trunks.values() for name in trunk.no_split_modules
+}
+"""Blocks of all trunks that a device map keeps whole; models of transformers name their own."""
+
+RECORDED_OUTPUTS = TIMM_OUTPUTS
+"""What hidden states and attentions are; models of transformers record their own."""
+
+
+def distinct(trunks: Mapping[str, type[Trunk]]) -> dict[str, type[Trunk]]:
+    """The families without those that only are another name for one before them."""
+    first: dict[type[Trunk], str] = {}
+    for name, trunk in trunks.items():
+        first.setdefault(trunk, name)
+    return {name: trunk for trunk, name in first.items()}
+
+
+SUPPORTED_TRUNKS = (
+    f"supported: {TIMM!r} with a timm architecture of family: "
+    + " or ".join(f"{name} ({TIMM_TRUNKS[name].models})" for name in distinct(TIMM_TRUNKS))
+    + ", for example 'vit_base_patch16_224'; and the transformers configs "
+    + ", ".join(TRANSFORMERS_TRUNKS)
+)
+
+
+def library_of(trunk_config: PreTrainedConfig) -> str:
+    return "timm" if trunk_config.model_type == TIMM else "transformers"
+
+
+def trunk_facts(trunk_config: PreTrainedConfig, timm_arguments: dict[str, Any]) -> TrunkFacts:
+    """What is known of a trunk before it is built.
+
+    Args:
+        timm_arguments: for `timm.create_model`, if it is one of timm.
+
+    Raises:
+        ValueError: it is no trunk that is supported.
     """
-
-    hidden_size: int
-    num_layers: int
-    num_prefix_tokens: int
-    patch_size: int
-    input_embeddings: nn.Module
-
-    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenGrid | PositionedGrid]:
-        """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size),
-        contiguous, with their positions; and the context."""
-
-    def run(self, tokens: torch.Tensor, context: TokenGrid | PositionedGrid, start: int, stop: int) -> torch.Tensor:
-        """Blocks `start` to `stop - 1`: (batch, prefix + height * width, hidden_size) -> the same shape."""
-
-    def set_attn_implementation(self, attn_implementation: str | None) -> None:
-        """Run attention fused ("sdpa", None) or step by step ("eager")."""
-
-    def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
-        """Load weights under the library's own names; all that the trunk has must be there and fit."""
-
-    def convert_pretrained(
-        self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi"
-    ) -> dict[str, torch.Tensor]:
-        """The same weights under the trunk's names, none of them copied but a resampled one."""
+    try:
+        if library_of(trunk_config) == "timm":
+            return timm_facts(trunk_config.architecture, json.dumps(timm_arguments))
+        return transformers_facts(trunk_config)
+    except UnsupportedTrunk as error:
+        raise ValueError(f"{error}; {SUPPORTED_TRUNKS}.") from error
 
 
-def build_trunk(config: ViTCoMerConfig) -> Trunk:
+def trunk_class(config: "ViTCoMerConfig") -> type[Trunk]:
+    return LIBRARIES[library_of(config.trunk_config)][config.trunk_facts.family]
+
+
+def check_abilities(config: "ViTCoMerConfig") -> None:
+    """Refuse windows and residual blocks for a trunk that takes none."""
+    trunk, library, family = trunk_class(config), library_of(config.trunk_config), config.trunk_facts.family
+    if any(config.window_sizes or ()) and not trunk.takes_windows:
+        raise ValueError(f"window_sizes needs {families_with('takes_windows')} as the trunk, got {family}.")
+    if config.residual_block_indexes and not trunk.takes_residual_blocks:
+        libraries = " or ".join(name for name in LIBRARIES if families_of(name, "takes_residual_blocks"))
+        raise ValueError(f"residual_block_indexes needs a trunk of {libraries}, got {possessive(library)} {family!r}.")
+
+
+def families_of(library: str, ability: str) -> list[str]:
+    """Families of a library of whose class an attribute is true."""
+    return [name for name, trunk in distinct(LIBRARIES[library]).items() if getattr(trunk, ability)]
+
+
+def families_with(ability: str) -> str:
+    """The same of all libraries, for an error message: "timm's VisionTransformer or Beit"."""
+    found = {library: families_of(library, ability) for library in LIBRARIES}
+    return " or ".join(f"{possessive(library)} {' or '.join(names)}" for library, names in found.items() if names)
+
+
+def possessive(library: str) -> str:
+    return f"{library}'" if library.endswith("s") else f"{library}'s"
+
+
+def build_trunk(config: "ViTCoMerConfig") -> Trunk:
     """The trunk of a config, with the weights of its library's initialisation."""
-    if config.trunk_config.model_type == "timm_wrapper":
-        return TIMM_TRUNKS[config.trunk_facts.family](config)
-    return TRANSFORMERS_TRUNKS[config.trunk_facts.family](config)
-
-
-__all__ = ["PositionedGrid", "TimmTrunkLayer", "TimmVisionTransformerTrunk", "TokenGrid", "Trunk", "build_trunk"]
+    return trunk_class(config)(config)

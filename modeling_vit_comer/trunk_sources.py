@@ -1,9 +1,10 @@
 """Where a pretrained trunk comes from: a name, a folder, a file of weights, a config or a model already built."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -11,10 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
-from .configuration_vit_comer import SUPPORTED_TRUNKS, TIMM_FAMILIES, ViTCoMerConfig
-from .timm_trunks import shorten
+from .configuration_vit_comer import ViTCoMerConfig
+from .timm_layers import TimmViT
+from .timm_trunks import TIMM_TRUNKS
 from .transformers_trunks import TRANSFORMERS_TRUNKS, TransformersTrunk
+from .trunk import SUPPORTED_TRUNKS, TIMM, build_trunk
+from .trunk_parts import shorten
 
 
 TIMM_PREFIX = "timm/"
@@ -57,17 +62,16 @@ def find_trunk(
         ValueError: it is no trunk that is supported.
         TypeError: it is none of the things that can be a trunk.
     """
-    is_path = isinstance(trunk, str | Path)
-    file = weights_without_config(Path(trunk)) if is_path else None
+    file = weights_without_config(Path(trunk)) if isinstance(trunk, str | Path) else None
     if (file is None) != (trunk_config is None):
         raise ValueError(
             "trunk_config is for a safetensors file, or a folder that holds one and no config.json, and only for "
             f"these: got trunk={str(trunk)[:200]!r} with trunk_config={trunk_config}. For example "
             'trunk_config={"architecture": "vit_small_patch16_224", "model_args": {"img_size": 592}}.'
         )
-    if file is not None:
+    if trunk_config is not None:
         return TrunkSource(trunk_config, file=file)
-    if is_path:
+    if isinstance(trunk, str | Path):
         return find_by_name(str(trunk))
     if isinstance(trunk, dict | PreTrainedConfig):
         return TrunkSource(trunk)
@@ -112,7 +116,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def timm_config(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"model_type": "timm_wrapper", "architecture": architecture, "model_args": model_args or {}}
+    return {"model_type": TIMM, "architecture": architecture, "model_args": model_args or {}}
 
 
 def check_timm_name(name: str) -> None:
@@ -136,10 +140,11 @@ def take_model(model: nn.Module) -> TrunkSource:
         num_channels = getattr(model.config, "num_channels", 3)
         return TrunkSource(model.config, weights=copy_weights(model), num_channels=num_channels)
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
-    if architecture is None or type(model).__name__ not in TIMM_FAMILIES:
+    if architecture is None or type(model).__name__ not in TIMM_TRUNKS:
         raise ValueError(f"trunk is a {type(model).__name__}; {SUPPORTED_TRUNKS}.")
     trunk_config = timm_config(architecture, changed_sizes(model, architecture))
-    return TrunkSource(trunk_config, weights=copy_weights(model), num_channels=model.patch_embed.proj.in_channels)
+    num_channels = cast(TimmViT, model).patch_embed.proj.in_channels
+    return TrunkSource(trunk_config, weights=copy_weights(model), num_channels=num_channels)
 
 
 def copy_weights(model: nn.Module) -> Weights:
@@ -167,7 +172,8 @@ def changed_sizes(model: nn.Module, architecture: str) -> dict[str, Any]:
     return sizes
 
 
-def sizes_of(vit: nn.Module) -> dict[str, Any]:
+def sizes_of(model: nn.Module) -> dict[str, Any]:
+    vit = cast(TimmViT, model)
     patch_embed = vit.patch_embed
     grid, patch_size = patch_embed.grid_size, patch_embed.patch_size
     return {
@@ -179,9 +185,9 @@ def sizes_of(vit: nn.Module) -> dict[str, Any]:
     }
 
 
-def blocks_of(vit: nn.Module) -> dict[str, str]:
+def blocks_of(model: nn.Module) -> dict[str, str]:
     """What each module of the blocks is; not dropout and drop path, which a trunk sets for itself."""
-    modules = vit.blocks.named_modules()
+    modules = cast(TimmViT, model).blocks.named_modules()
     return {
         name: f"{type(module).__name__}({module.extra_repr()})"
         for name, module in modules
@@ -190,6 +196,25 @@ def blocks_of(vit: nn.Module) -> dict[str, str]:
 
 
 # Weights
+
+
+def pretrained_weights(source: TrunkSource, config: ViTCoMerConfig, patch_resample: str) -> dict[str, torch.Tensor]:
+    """The weights of a trunk that was found, under the names that they have in a model with this config."""
+    with torch.device("meta"):
+        shapes = build_trunk(config)
+    weights = shapes.convert_pretrained(read_pretrained(source, config), patch_resample)
+    return {f"trunk.{key}": value for key, value in weights.items()}
+
+
+@contextmanager
+def no_report_of_random_weights() -> Iterator[None]:
+    """`from_pretrained` would warn of each weight that is not the trunk's, which nobody has asked it to load."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def read_pretrained(source: TrunkSource, config: ViTCoMerConfig) -> Weights:
@@ -203,14 +228,17 @@ def read_pretrained(source: TrunkSource, config: ViTCoMerConfig) -> Weights:
         return source.weights
     if source.file is not None:
         return read_weights(source.file)
-    if config.trunk_config.model_type == "timm_wrapper":
+    if source.name is None:
+        raise ValueError(f"A config brings no weights: {source.trunk_config}.")
+    if config.trunk_config.model_type == TIMM:
         return read_timm_weights(source.name, config)
     return read_transformers_weights(source.name, TRANSFORMERS_TRUNKS[config.trunk_facts.family])
 
 
 def read_transformers_weights(name: str, trunk_class: type[TransformersTrunk]) -> Weights:
     model_class, arguments = trunk_class.model_class, trunk_class.model_arguments
-    model, report = model_class.from_pretrained(name, output_loading_info=True, **arguments)
+    loaded: Any = model_class.from_pretrained(name, output_loading_info=True, **arguments)
+    model, report = loaded
     if missing := [key for key in report["missing_keys"] if not key.startswith(trunk_class.unused)]:
         raise ValueError(f"{name} has no weights for {shorten(missing)} of a {model_class.__name__}: a head alone?")
     return model.state_dict()

@@ -55,7 +55,7 @@ Compare formulations of the deformable attention in one backbone, by turns in on
 Times are wall-clock medians and process CPU times (which a busy machine disturbs less); memory is the peak resident
 size of a process that trains one step at batch 1, one process for each formulation.
 
-  python scripts/benchmark.py --preset vit-comer-s --size 512 --output benchmark.json
+  vit-comer benchmark --preset vit-comer-s --size 512 --output benchmark.json
 """
 
 

@@ -25,9 +25,9 @@ Build a ViT-CoMer backbone on a pretrained plain ViT and save it: the trunk's we
 random until you train them, and the config. ViTCoMerBackbone.from_pretrained(DIR) reads the folder, without the
 trunk's repository; its preprocessor_config.json normalises images as the trunk was pretrained.
 
-  python scripts/build_backbone.py --trunk timm/vit_small_patch14_dinov2.lvd142m --output vit-comer-s-dinov2
-  python scripts/build_backbone.py --trunk facebook/dinov2-with-registers-base --output DIR --freeze-trunk
-  python scripts/build_backbone.py --trunk my_vit/ --output DIR drop_path_rate=0.3 'depths=[2, 4, 4, 2]'
+  vit-comer build-backbone --trunk timm/vit_small_patch14_dinov2.lvd142m --output vit-comer-s-dinov2
+  vit-comer build-backbone --trunk facebook/dinov2-with-registers-base --output DIR --freeze-trunk
+  vit-comer build-backbone --trunk my_vit/ --output DIR drop_path_rate=0.3 'depths=[2, 4, 4, 2]'
 
 A trunk is a name of timm, a model on the Hub or in a folder (timm's or transformers' format), or a safetensors file
 together with trunk_config='{architecture: vit_small_patch16_224, model_args: {img_size: 592}}'. Fields are those of

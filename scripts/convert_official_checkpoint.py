@@ -28,7 +28,7 @@ DESCRIPTION = """\
 Convert a checkpoint of the official ViT-CoMer code (mmdet or mmseg, .pth) to a folder that
 ViTCoMerBackbone.from_pretrained reads and push_to_hub.py publishes: config, weights, code and image processor.
 
-  python scripts/convert_official_checkpoint.py --checkpoint mask_rcnn.pth --flavour detection \\
+  vit-comer convert --checkpoint mask_rcnn.pth --flavour detection \\
       --preset vit-comer-s-dinov2 --output vit-comer-s-dinov2
 
 The backbone is taken out of a whole detector or segmenter; its other parts are named and left out. A model that is

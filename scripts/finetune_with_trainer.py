@@ -1,4 +1,4 @@
-"""Train a recipe with HF's Trainer: `python scripts/finetune_with_trainer.py RECIPE [key=value ...] [--flag ...]`."""
+"""Train a recipe with HF's Trainer: `vit-comer finetune RECIPE [key=value ...] [--flag ...]`."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -6,11 +6,8 @@ from pickle import UnpicklingError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
-from dense_prediction.batches.streams import EvaluationSet
-from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.command_line import run
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.showing import draw_predictions
 from dense_prediction.failures import explained
 from dense_prediction.hub.public_paths import public_path, write_public
 from dense_prediction.recipes.loading import load_recipe
@@ -27,10 +24,10 @@ Train a model as a recipe says, with HF's Trainer. The numbers are those of scri
 
 Beside the recipe's own keys (train.py --help lists them) every flag of TrainingArguments can be given, after them:
 
-  python scripts/finetune_with_trainer.py RECIPE training.steps=2000 --bf16 --report_to tensorboard
-  python scripts/finetune_with_trainer.py RECIPE --push_to_hub --hub_model_id me/my-model
-  python scripts/finetune_with_trainer.py RECIPE --resume_from_checkpoint true   # the last one in the output folder
-  accelerate launch scripts/finetune_with_trainer.py RECIPE                      # on several GPUs
+  vit-comer finetune RECIPE training.steps=2000 --bf16 --report_to tensorboard
+  vit-comer finetune RECIPE --push_to_hub --hub_model_id me/my-model
+  vit-comer finetune RECIPE --resume_from_checkpoint true   # the last one in the output folder
+  accelerate launch -m vit_comer_commands.finetune_with_trainer RECIPE                      # on several GPUs
 
 A flag that the recipe has a key for changes the recipe: --learning_rate 1e-4 is optimization.learning_rate=1e-4.
 The output folder then holds the best model (for predict.py and from_pretrained), predictions.png, results.json,
@@ -42,7 +39,7 @@ TAGS = ["vision", "vit-comer"]
 
 def finetune(trainer: RecipeTrainer) -> None:
     """Train, save the best model, measure it, and write down and push what the flags ask for."""
-    args, data = trainer.args, trainer.data
+    args, data = trainer.args, trainer.experiment.data
     trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     record(trainer, "train", trained.metrics)
     if trainer.is_world_process_zero():
@@ -59,7 +56,7 @@ def finetune(trainer: RecipeTrainer) -> None:
     if args.do_eval:
         record(trainer, "eval", trainer.evaluate())
     if args.do_predict:
-        samples = EvaluationSet(data.test, EvaluationTransform(trainer.recipe.transforms))
+        samples = trainer.experiment.evaluation_set(data.test)
         record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
     if args.push_to_hub:
         push(trainer)
@@ -72,15 +69,8 @@ def record(trainer: RecipeTrainer, name: str, metrics: dict[str, float]) -> None
 
 
 def draw(trainer: RecipeTrainer) -> None:
-    """What the model sees in the first pictures of the validation split."""
-    page = draw_predictions(
-        trainer.model,
-        trainer.head,
-        trainer.eval_dataset,
-        trainer.data,
-        trainer.recipe.task,
-        trainer.size_divisor,
-    )
+    """What the model sees in pictures of the validation split."""
+    page = trainer.experiment.draw(trainer.accelerator, trainer.model)
     if page is not None:
         page.save(Path(trainer.args.output_dir) / PICTURE)
 

@@ -15,9 +15,9 @@ DESCRIPTION = """\
 Publish a backbone or a trained model on the Hub. Anybody with torch, timm and transformers loads it from there with
 trust_remote_code=True: the code goes up with the weights.
 
-  python scripts/push_to_hub.py vit-comer-s-dinov2 my-org/vit-comer-s-dinov2 --dry-run
-  python scripts/push_to_hub.py outputs/camvid/best_model my-org/upernet-vit-comer-s-camvid --private
-  python scripts/push_to_hub.py outputs/camvid/best_model my-org/upernet-vit-comer-s-camvid --update --card CARD.md
+  vit-comer push vit-comer-s-dinov2 my-org/vit-comer-s-dinov2 --dry-run
+  vit-comer push outputs/camvid/best_model my-org/upernet-vit-comer-s-camvid --private
+  vit-comer push outputs/camvid/best_model my-org/upernet-vit-comer-s-camvid --update --card CARD.md
 
 FOLDER is what build_backbone.py, convert_official_checkpoint.py and train.py (OUTPUT/best_model) write. What goes up:
 the weights, the config, the code, preprocessor_config.json, LICENSE, README.md and the results of the training, if

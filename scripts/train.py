@@ -1,53 +1,45 @@
-"""Train a model for any of the four tasks: `python scripts/train.py RECIPE [key=value ...]`."""
+"""Train a model for any of the four tasks: `vit-comer train RECIPE [key=value ...]`."""
 
 import argparse
-import dataclasses
-from pathlib import Path
-
-from pydantic.fields import FieldInfo
+from typing import TYPE_CHECKING
 
 from dense_prediction.command_line import ArgumentParser, run
-from dense_prediction.recipes.loading import default_of, dotted_fields, load_recipe
-from dense_prediction.training.loop import TrainingRun
-from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
+from dense_prediction.recipes.keys import describe_keys
+from dense_prediction.recipes.loading import load_recipe
+
+
+if TYPE_CHECKING:
+    from dense_prediction.training.loop import TrainingRun
 
 
 DESCRIPTION = """\
 Train a model as a recipe says: semantic, instance or panoptic segmentation, or object detection.
 
-A recipe is a YAML file below configuration/recipes/. Everything in it can be changed on the command line:
+A recipe is a YAML file, or the name of one that comes with the package. Everything in it can be changed on the
+command line:
 
-  python scripts/train.py configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
-  python scripts/train.py RECIPE data.path=/my/dataset training.steps=2000 training.mixed_precision=bf16
-  python scripts/train.py RECIPE resume=auto        # goes on where a stopped run left off, with the same result
-  accelerate launch scripts/train.py RECIPE         # on several GPUs
+  vit-comer train semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo
+  vit-comer train RECIPE data.path=/my/dataset training.steps=2000 training.mixed_precision=bf16
+  vit-comer train RECIPE resume=auto        # goes on where a stopped run left off, with the same result
+  accelerate launch -m vit_comer_commands.train RECIPE         # on several GPUs
 
 The output folder then holds best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png and
-predictions/ (pictures), results.json and checkpoints/. Paths are relative to the folder that the command runs in.
+predictions/ (pictures), results.json and checkpoints/. Paths that are typed, and those of data, weights and output,
+are relative to the folder that the command runs in; label lists and bases, to the recipe that names them.
 """
 
 
-def report(training_run: TrainingRun) -> None:
+def report(training_run: "TrainingRun") -> None:
     """Name all that a person wants to find."""
+    from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
+
     output, state = training_run.output, training_run.state
     stopped = "" if state.step == training_run.steps else f", stopped early at step {state.step}"
     print(
         f"validation {training_run.metric} {state.best_score:.4f} at step {state.best_step}{stopped}, "
         f"{state.seconds:.0f} s of training and evaluation"
     )
-    print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {output / 'results.json'}")
-
-
-def describe_keys() -> str:
-    """One line for every key of a recipe: its name, what it means, and its default."""
-    return "\n".join(f"  {name:<37} {_describe(field)}" for name, field in dotted_fields())
-
-
-def _describe(field: dataclasses.Field) -> str:
-    info: FieldInfo = field.default
-    if info.is_required():
-        return f"{info.description} (required)"
-    return f"{info.description} (default {default_of(field)})"
+    print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {training_run.results_file}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,14 +48,18 @@ def parse_arguments() -> argparse.Namespace:
         epilog=f"keys of a recipe:\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file of the experiment")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or YAML file of the experiment")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="a change to the recipe, as often as needed")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    training_run = TrainingRun(load_recipe(arguments.recipe, arguments.overrides))
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    # Not before the arguments are read, because torch takes seconds.
+    from dense_prediction.training.loop import TrainingRun
+
+    training_run = TrainingRun(recipe)
     training_run.train()
     if training_run.is_main:
         report(training_run)

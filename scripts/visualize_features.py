@@ -1,4 +1,4 @@
-"""The maps of a plain ViT and of ViT-CoMer side by side: `python scripts/visualize_features.py --model DIR IMAGE`."""
+"""The maps of a plain ViT and of ViT-CoMer side by side: `vit-comer features --model DIR IMAGE`."""
 
 import argparse
 import sys
@@ -22,9 +22,9 @@ DESCRIPTION = """\
 Show the feature maps at 1/4, 1/8, 1/16 and 1/32 of the image's size, of a plain ViT and of ViT-CoMer (Figure 6 of the
 paper): the first three principal components of the channels are red, green and blue.
 
-  python scripts/visualize_features.py --model outputs/my_run/best_model photo.jpg             # photo.features.png
-  python scripts/visualize_features.py --model outputs/comer/best_model --plain outputs/pyramid/best_model photo.jpg
-  python scripts/visualize_features.py photo.jpg --trunk timm/vit_small_patch14_dinov2.lvd142m
+  vit-comer features --model outputs/my_run/best_model photo.jpg             # photo.features.png
+  vit-comer features --model outputs/comer/best_model --plain outputs/pyramid/best_model photo.jpg
+  vit-comer features photo.jpg --trunk timm/vit_small_patch14_dinov2.lvd142m
 
 The upper row is the plain ViT: the ViT inside the model, which sees the image without the convolutional branch, its
 last map resized to each level; with --plain, the maps of a model that was trained with a simple feature pyramid. In

@@ -1,1 +1,89 @@
-"""What the scripts share: recipes, data, transforms, heads, optimization, metrics and drawing."""
+"""Train, measure and use dense prediction models on ViT-CoMer: what `vit-comer` does, for Python.
+
+    from dense_prediction import evaluate, load_model, train
+
+    results = train("semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo", {"training.steps": 100})
+    prediction = load_model("outputs/.../best_model").predict("photo.jpg")
+
+The imports stand inside of the functions, because torch takes seconds, and a typo should be answered at once.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .prediction.trained_model import TrainedModel
+    from .recipes.schema import Recipe
+
+__all__ = ["evaluate", "load_model", "train"]
+
+
+def train(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Train a model as a recipe says.
+
+    Args:
+        recipe: a YAML file, or the name of a recipe that comes with the package.
+        overrides: changes to it by dotted keys, `{"training.steps": 100}`.
+
+    Returns:
+        What stands in `results.json` in the run's output folder, where `best_model` and `last_model` are as well.
+
+    Raises:
+        UserError: something that the recipe says is wrong, as its text tells.
+    """
+    loaded = _load(recipe, overrides)
+    from .training.loop import TrainingRun
+
+    run = TrainingRun(loaded)
+    run.train()
+    return json.loads(run.results_file.read_text(encoding="utf-8"))
+
+
+def evaluate(
+    recipe: str | Path, model: str | Path, split: str = "validation", overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Measure a trained model on the data of a recipe.
+
+    Args:
+        recipe: a YAML file, or the name of a recipe that comes with the package.
+        model: the folder that a training wrote, or the name of such a repository on the Hub.
+        split: "validation" or "test".
+        overrides: changes to the recipe by dotted keys, `{"data.path": "my/data"}`.
+
+    Returns:
+        `metrics`, the numbers of all classes and of each, and how they were measured.
+
+    Raises:
+        UserError: something that the recipe says is wrong, or does not fit the model, as its text tells.
+    """
+    loaded = _load(recipe, overrides)
+    from .prediction.evaluating import Measurement
+
+    return Measurement(loaded, model, split).content()
+
+
+def load_model(source: str | Path, device: str | None = None, threshold: float | None = None) -> "TrainedModel":
+    """A trained model, whose `predict` takes a file, a picture of PIL or an array; see `TrainedModel`.
+
+    Args:
+        source: the folder that a training wrote, `OUTPUT/best_model`, or the name of such a repository on the Hub.
+        device: where it runs; None for the GPU if there is one.
+        threshold: leave out objects and segments of lower scores; None for 0.5, of panoptic segmentation 0.8.
+
+    Raises:
+        UserError: there is no such model, or its files are damaged.
+    """
+    from .prediction.trained_model import load_model
+
+    return load_model(source, device, threshold)
+
+
+def _load(recipe: str | Path, overrides: Mapping[str, Any] | None) -> "Recipe":
+    from .options import flatten
+    from .recipes.loading import load_recipe
+
+    changes = flatten(dict(overrides or {}))
+    return load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])

@@ -1,6 +1,6 @@
 """What a task is: the one record of all that differs between tasks. The records themselves: `evaluation/tasks.py`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,18 @@ class Task:
         name: as recipes and the configs of trained models call it.
         columns: what a sample has beside its image, as `data.samples.Sample` describes it.
         metric: class names, and the ids of the countable classes -> an `evaluation.metrics.metric.Metric`.
-        draw: a picture, arrays of its size (`drawing.annotations.Arrays`), class names and a `drawing.pictures.Style`
-            -> the picture with the arrays drawn over it.
-        describe: a prediction -> what JSON says of each of its objects, segments or classes.
+        draw: over a picture what was found in it or annotated, see `drawing.pictures.Draw`.
+        draw_beside: the same where the picture itself is shown beside; None for `draw`.
+        to_json: a prediction -> what JSON says of each of its objects, segments or classes.
         averages_views: whether its scores of several views of a picture can be averaged.
-        call: what a pipeline of transformers takes for this task beside a picture, as Python has it.
+        pipeline_arguments: what a pipeline of transformers takes for this task beside a picture, as Python has it.
     """
 
     name: str
     columns: tuple[str, ...]
     metric: Callable[[list[str], Set[int]], Any]
     draw: Callable[..., Any]
-    describe: Callable[[Annotation], Iterator[dict[str, Any]]]
+    to_json: Callable[[Annotation], Iterator[dict[str, Any]]]
+    draw_beside: Callable[..., Any] | None = None
     averages_views: bool = False
-    call: str = ""
+    pipeline_arguments: str = ""

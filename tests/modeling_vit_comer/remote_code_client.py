@@ -66,6 +66,17 @@ def load(loader: str, repository: str, save_to: str | None = None, **arguments: 
     return {"module": type(backbones[0]).__module__, "outputs": outputs_of(model)}
 
 
+def attach(loader: str, repository: str, head: str, **arguments: Any) -> dict[str, Any]:
+    """A head on the backbone of a repository: what the backbone in it makes of an image."""
+    import transformers
+
+    backbone = getattr(transformers, loader).from_pretrained(repository, trust_remote_code=True)
+    model = backbone.attach(getattr(transformers, head), **arguments)
+    module = sys.modules[type(backbone).__module__.replace("modeling_vit_comer", "heads")]
+    inner = module.backbone_of(model)
+    return {"module": type(inner).__module__, "outputs": outputs_of(inner), "scores": outputs_of(model)}
+
+
 def describe(loader: str, repository: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """Of a config or an image processor."""
     import transformers
@@ -93,7 +104,7 @@ def fail(loader: str, repository: str, **arguments: Any) -> str:
     return "no error"
 
 
-ACTIONS = {action.__name__: action for action in (load, describe, run_pipeline, register, fail)}
+ACTIONS = {action.__name__: action for action in (load, attach, describe, run_pipeline, register, fail)}
 
 
 def hide(packages: list[str]) -> None:

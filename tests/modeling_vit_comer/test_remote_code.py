@@ -159,6 +159,10 @@ def steps_of_newcomer(published: Published) -> dict[str, dict[str, Any]]:
     steps["processor"] = step("backbone", "AutoImageProcessor", do="describe")
     for name, (_, _, task) in PUBLISHED_HEADS.items():
         steps[f"pipeline of {name}"] = {"do": "run_pipeline", "task": task, "repository": published.repository(name)}
+    upernet = {"head": "UperNetForSemanticSegmentation", "num_labels": 3, "hidden_size": 16}
+    for name in ("backbone", "changed-backbone"):
+        steps[f"head on {name}"] = step(name, "AutoBackbone", do="attach", **upernet)
+        del steps[f"head on {name}"]["trust_remote_code"]
     # Last: what registers the model type for everybody, after which each must still run its own code.
     steps["register"] = {"do": "register", "repository": published.repository("backbone")}
     steps["changed-upernet after that"] = steps["changed-upernet"]
@@ -219,6 +223,15 @@ def test_each_repository_runs_its_own_code(
     for name in ("backbone", "upernet"):
         assert_same(newcomer[f"changed-{name}"]["outputs"], outputs_of(published.models[name]))
     assert_same(newcomer["changed-upernet after that"]["outputs"], newcomer["changed-upernet"]["outputs"])
+
+
+def test_a_head_on_a_backbone_from_the_hub(newcomer: dict[str, Any]) -> None:
+    """Round the code that came with the backbone, also where there are two versions of it."""
+    for name in ("backbone", "changed-backbone"):
+        built = newcomer[f"head on {name}"]
+        assert_same(built["outputs"], newcomer[name]["outputs"])
+        assert built["module"] == newcomer[name]["module"]
+        assert [tuple(scores.shape) for scores in built["scores"]] == [(1, 3, 64, 96)]
 
 
 @pytest.fixture(scope="module")

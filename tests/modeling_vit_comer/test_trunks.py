@@ -24,7 +24,7 @@ from families import (
     transformers_family,
 )
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig, ViTCoMerModel
-from modeling_vit_comer.timm_trunks import resize_relative_table
+from modeling_vit_comer.relative_positions import resize_relative_table
 from modeling_vit_comer.trunk import Trunk, build_trunk
 from tiny import tiny_config, wake_up
 

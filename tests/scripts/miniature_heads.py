@@ -7,10 +7,11 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from dense_prediction.batches.types import Batch, Task
+from dense_prediction.batches.types import Batch
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import all_heads, find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
 from miniature import HEADS as SEGMENTATION_FIELDS
 
@@ -37,20 +38,34 @@ FIELDS: dict[str, dict[str, Any]] = SEGMENTATION_FIELDS | {
     "rt_detr": _REAL_TIME,
     "rt_detr_v2": _REAL_TIME,
     "d_fine": _REAL_TIME,
+    "deimv2": _REAL_TIME,
+    "conditional_detr": _DETR,
+    "maskformer": {
+        "fpn_feature_size": 32,
+        "mask_feature_size": 32,
+        "use_auxiliary_loss": True,
+        "decoder_config": {
+            "d_model": 32,
+            "decoder_layers": 2,
+            "decoder_ffn_dim": 32,
+            "decoder_attention_heads": 2,
+            "num_queries": 8,
+        },
+    },
 }
 
-HEADS_AND_TASKS: list[tuple[str, Task]] = [(name, task) for name, head in HEADS.items() for task in head.tasks]
+HEADS_AND_TASKS: list[tuple[str, str]] = [(name, task) for name, head in all_heads().items() for task in head.tasks]
 
 
-def build(name: str, task: Task, backbone_file: Path, **overrides: Any) -> PreTrainedModel:
+def build(name: str, task: str, backbone_file: Path, **overrides: Any) -> PreTrainedModel:
     """A model as a recipe makes it, the same each time."""
     torch.manual_seed(0)
     recipe = BackboneOptions(config=str(backbone_file), overrides={"drop_path_rate": 0.0} | overrides)
-    backbone = build_backbone(recipe, HEADS[name].out_features)
-    return build_model(HeadOptions(name=name, config=FIELDS[name]), backbone, LABELS, task, THINGS)
+    backbone = build_backbone(recipe, find_head(name).out_features)
+    return build_model(HeadOptions(name=name, config=FIELDS[name]), backbone, LABELS, TASKS[task], THINGS)
 
 
-def draw_targets(task: Task, height: int, width: int, empty: bool) -> dict[str, Any]:
+def draw_targets(task: str, height: int, width: int, empty: bool) -> dict[str, Any]:
     """A dog in the upper left and a car in the lower right part, on the sky; or nothing at all."""
     masks = torch.zeros(2, height, width, dtype=torch.bool)
     masks[0, : height // 2, 4 : width // 2] = masks[1, height // 2 + 4 :, width // 2 :] = True
@@ -74,7 +89,7 @@ def draw_targets(task: Task, height: int, width: int, empty: bool) -> dict[str, 
             return {"boxes": boxes, "labels": labels}
 
 
-def draw_batch(task: Task, empty: tuple[bool, ...] = (False, False)) -> Batch:
+def draw_batch(task: str, empty: tuple[bool, ...] = (False, False)) -> Batch:
     """Two images of noise that shows the targets by its brightness."""
     height, width = (max(sides) for sides in zip(*SIZES))
     generator = torch.Generator().manual_seed(1)

@@ -12,16 +12,15 @@ from accelerate.state import AcceleratorState, GradientState
 
 from dense_prediction import command_line
 from dense_prediction.batches.options import TransformOptions
-from dense_prediction.batches.types import Task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
-from dense_prediction.models.processors import build_processor
+from dense_prediction.models.saved_models import build_processor
 from miniature_heads import FIELDS, LABELS, THINGS
 
 
-TASKS: dict[Task, str] = {
+HEAD_OF_TASK: dict[str, str] = {
     "semantic_segmentation": "upernet",
     "instance_segmentation": "mask2former",
     "panoptic_segmentation": "mask2former",
@@ -51,12 +50,12 @@ def last_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def save_model(
-    folder: Path, task: Task, backbone_file: Path, labels: Sequence[str] = LABELS, things: Sequence[int] = THINGS
+    folder: Path, task: str, backbone_file: Path, labels: Sequence[str] = LABELS, things: Sequence[int] = THINGS
 ) -> Path:
     """A model for the task with random weights, the same each time, as train.py saves one."""
     torch.manual_seed(0)
-    head = HeadOptions(name=TASKS[task], config=FIELDS[TASKS[task]])
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
+    head = HeadOptions(name=HEAD_OF_TASK[task], config=FIELDS[HEAD_OF_TASK[task]])
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
     build_model(head, backbone, list(labels), task, things).save_pretrained(folder)
     build_processor(head, transforms()).save_pretrained(folder)
     return folder

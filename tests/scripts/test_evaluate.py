@@ -14,31 +14,35 @@ import yaml
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
-from dense_prediction.batches.types import PredictionOptions, Task
+from dense_prediction.batches.types import PredictionOptions
+from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.loading import Data, load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.tables import to_table
-from dense_prediction.models.trained_labels import check_fits
-from dense_prediction.prediction.saved_models import load_model, predict_image
+from dense_prediction.evaluation.tasks import TASKS, find_task
+from dense_prediction.experiment import Experiment
+from dense_prediction.models.building import check_fits
+from dense_prediction.models.saved_models import read_model
+from dense_prediction.prediction import evaluating
+from dense_prediction.prediction.trained_model import predict_image
 from miniature import ROOT, draw_rows
 from miniature_heads import LABELS, THINGS
-from scripts_in_process import TASKS, last_error, run_script, save_model
+from scripts_in_process import HEAD_OF_TASK, last_error, run_script, save_model
 
 
+PANOPTIC = TASKS["panoptic_segmentation"]
 SAMPLES = 3
-DATA = DataOptions(path="synthetic_shapes", max_validation_samples=SAMPLES)
+DATA = SyntheticShapesOptions(max_validation_samples=SAMPLES)
 
-Folders = dict[Task, Path]
+Folders = dict[str, Path]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> Folders:
     """A model for each task with the classes of the drawn shapes."""
     folders = {}
-    for task in TASKS:
-        data = load_data(DATA, task)
+    for task in HEAD_OF_TASK:
+        data = load_data(DATA, find_task(task))
         folder = tmp_path_factory.mktemp(task)
         folders[task] = save_model(folder, task, backbone_file, data.labels, sorted(data.things))
     return folders
@@ -49,7 +53,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> Fo
     """A recipe file for each task, of which nothing but its data and transforms is meant to be used."""
     folder = tmp_path_factory.mktemp("recipes")
     paths = {}
-    for task in TASKS:
+    for task in HEAD_OF_TASK:
         tree = {
             "task": task,
             "data": {"path": "synthetic_shapes", "max_validation_samples": SAMPLES},
@@ -68,18 +72,18 @@ def recipes(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> Fo
 def panoptic_model(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> PreTrainedModel:
     """Knows the classes of `LABELS`."""
     folder = save_model(tmp_path_factory.mktemp("panoptic"), "panoptic_segmentation", backbone_file)
-    return load_model(folder, torch.device("cpu"))[0]
+    return read_model(folder, torch.device("cpu"))[0]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEAD_OF_TASK)
 def test_the_numbers_are_those_of_the_predictions(
-    task: Task, models: Folders, recipes: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, models: Folders, recipes: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "numbers.json"
     assert run_script(evaluate, recipes[task], "seed=1", "--model", models[task], "--output", output, "seed=2") == 0
-    data = load_data(DATA, task)
-    model, processor = load_model(models[task], torch.device("cpu"))
-    metric = build_metric(task, data.labels, data.things)
+    data = load_data(DATA, find_task(task))
+    model, processor = read_model(models[task], torch.device("cpu"))
+    metric = TASKS[task].metric(data.labels, data.things)
     for index in range(SAMPLES):
         sample = data.validation[index]
         image = to_pil_image(sample["image"])
@@ -101,17 +105,17 @@ def test_the_evaluation_knows_what_is_countable_and_how_to_pad(
     models: Folders, recipes: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of which the numbers of untrained models say nothing."""
-    told: dict[str, Any] = {}
+    told: list[Any] = []
 
-    def watch(*arguments: Any, **fields: Any) -> Any:
-        told.update(fields)
-        return build_metric("panoptic_segmentation", fields["labels"], fields["things"]).compute()
+    def watch(experiment: Experiment, *arguments: Any) -> Any:
+        told.append((experiment.viewer.options.things, experiment.size_divisor % 48, experiment.recipe.data.workers))
+        return experiment.new_metric().compute()
 
-    monkeypatch.setattr(evaluate, "evaluate", watch)
+    monkeypatch.setattr(Experiment, "measure", watch)
     task = "panoptic_segmentation"
     changes = ["transforms.size_divisor=48", "data.workers=1"]
     assert run_script(evaluate, recipes[task], *changes, "--model", models[task]) == 0
-    assert (told["things"], told["size_divisor"], told["workers"]) == (frozenset({1, 2, 3, 4}), 48, 1)
+    assert told == [(frozenset({1, 2, 3, 4}), 0, 1)]
 
 
 def test_the_table_has_a_line_for_each_number_and_class() -> None:
@@ -131,7 +135,7 @@ def test_the_split_is_the_one_that_was_asked_for(
     models: Folders, recipes: Folders, capsys: pytest.CaptureFixture[str], dataset_folder: Path, tmp_path: Path
 ) -> None:
     task = "semantic_segmentation"
-    labels = load_data(DATA, task).labels
+    labels = load_data(DATA, find_task(task)).labels
     data = [f"data.path={dataset_folder}", f"data.labels={json.dumps(labels)}", "data.test_split=train"]
     counts = {"validation": 2, "test": 1}
     for split, count in counts.items():
@@ -151,7 +155,10 @@ def test_bad_samples_are_counted(
     (tmp_path / "images" / "1.png").write_bytes(b"\x89PNG nothing")
     task = "semantic_segmentation"
     data = [f"data.path={tmp_path}", "data.format=folders", "data.images={train: images, validation: images}"]
-    data += ["data.masks={train: masks, validation: masks}", f"data.labels={json.dumps(load_data(DATA, task).labels)}"]
+    data += [
+        "data.masks={train: masks, validation: masks}",
+        f"data.labels={json.dumps(load_data(DATA, find_task(task)).labels)}",
+    ]
     assert run_script(evaluate, recipes[task], *data, "--model", models[task]) == 1
     assert "data.bad_samples=skip" in last_error(capsys)
     output = tmp_path / "numbers.json"
@@ -168,13 +175,13 @@ def test_views_and_windows_reach_the_model(
     widths: list[int] = []
 
     def load_and_watch(*arguments: Any) -> Any:
-        model, processor = load_model(*arguments)
+        model, processor = read_model(*arguments)
         model.register_forward_pre_hook(
             lambda module, args, kwargs: widths.append(kwargs["pixel_values"].shape[-1]), with_kwargs=True
         )
         return model, processor
 
-    monkeypatch.setattr(evaluate, "load_model", load_and_watch)
+    monkeypatch.setattr(evaluating, "read_model", load_and_watch)
     arguments = [recipes["semantic_segmentation"], "--model", models["semantic_segmentation"]]
     one = "data.max_validation_samples=1"
     assert run_script(evaluate, *arguments, one, "evaluation.scales=[0.5, 1.0]", "evaluation.flip=true") == 0
@@ -226,7 +233,7 @@ def test_the_end_of_the_memory_ends_with_advice(
     def fail(*arguments: Any, **fields: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(evaluate, "evaluate", fail)
+    monkeypatch.setattr(Experiment, "measure", fail)
     arguments = [recipes["semantic_segmentation"], "--model", models["semantic_segmentation"]]
     assert run_script(evaluate, *arguments) == 1
     assert "out of memory; measure smaller pictures (transforms.evaluation_resize" in last_error(capsys)
@@ -247,13 +254,13 @@ DIFFERENCES = {
 def test_other_classes_are_refused(labels: list[str], message: str, panoptic_model: PreTrainedModel) -> None:
     data = Data([], [], None, labels, frozenset(THINGS))
     with pytest.raises(UserError, match=message):
-        check_fits(panoptic_model, data, "panoptic_segmentation")
+        check_fits(panoptic_model, data, TASKS["panoptic_segmentation"])
 
 
 def test_what_is_countable_must_agree(panoptic_model: PreTrainedModel) -> None:
-    check_fits(panoptic_model, Data([], [], None, LABELS, frozenset(THINGS)), "panoptic_segmentation")
+    check_fits(panoptic_model, Data([], [], None, LABELS, frozenset(THINGS)), TASKS["panoptic_segmentation"])
     with pytest.raises(UserError, match="sky, car: countable either to the model or in the data"):
-        check_fits(panoptic_model, Data([], [], None, LABELS, frozenset({0, 1})), "panoptic_segmentation")
+        check_fits(panoptic_model, Data([], [], None, LABELS, frozenset({0, 1})), TASKS["panoptic_segmentation"])
 
 
 def test_classes_are_compared_before_anything_is_measured(

@@ -22,11 +22,13 @@ import finetune_with_trainer
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.metrics import build_metric
+from dense_prediction.evaluation.tasks import TASKS, find_task
+from dense_prediction.experiment import Experiment
 from dense_prediction.models.building import encoder_of
-from dense_prediction.prediction.saved_models import load_model, predict_image
-from dense_prediction.recipes.loading import dotted_fields, load_recipe
-from dense_prediction.training.huggingface import trainer as hf_trainer
+from dense_prediction.models.saved_models import read_model
+from dense_prediction.prediction.trained_model import predict_image
+from dense_prediction.recipes.keys import dotted_fields
+from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.huggingface.arguments import (
     DEFAULTS,
     FIXED,
@@ -40,7 +42,7 @@ from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.optimization import build_optimizer
 from miniature import ROOT
 from miniature_heads import FIELDS
-from scripts_in_process import TASKS, last_error, run_script
+from scripts_in_process import HEAD_OF_TASK, last_error, run_script
 
 
 SEMANTIC, DETECTION = "semantic_segmentation", "object_detection"
@@ -49,7 +51,7 @@ QUIET = ["--disable_tqdm", "true"]
 
 def for_task(task: str) -> list[str]:
     """Overrides of the tiny recipe."""
-    head = TASKS[task]
+    head = HEAD_OF_TASK[task]
     return [f"task={task}", f"head.name={head}", f"head.config={json.dumps(FIELDS[head])}"]
 
 
@@ -240,9 +242,9 @@ def test_weights_that_do_not_fit_are_refused(
 def test_the_folder_holds_the_best_model(finished: Path, recipe_file: Path, changes: list[str]) -> None:
     """Loaded as predict.py does it, its predictions have the numbers that the run reported."""
     recipe = load_recipe(recipe_file, [change for change in changes if "=" in change])
-    data = load_data(recipe.data, recipe.task)
-    model, processor = load_model(finished, torch.device("cpu"))
-    metric = build_metric(recipe.task, data.labels, data.things)
+    data = load_data(recipe.data, find_task(recipe.task))
+    model, processor = read_model(finished, torch.device("cpu"))
+    metric = TASKS[recipe.task].metric(data.labels, data.things)
     for index in range(len(data.validation)):
         sample = data.validation[index]
         prediction = predict_image(model, processor, to_pil_image(sample["image"]), PredictionOptions())
@@ -321,7 +323,7 @@ def test_patience_that_has_changed_counts_from_the_best_model(
 def test_a_metric_that_measures_nothing_ends_the_run(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf_trainer, "evaluate", lambda *_, **__: {"mean_iou": None, "pixel_accuracy": 0.0})
+    monkeypatch.setattr(Experiment, "measure", lambda *_: {"mean_iou": None, "pixel_accuracy": 0.0})
     with pytest.raises(UserError, match="mean_iou cannot be measured: none of 2 samples"):
         trainer_for(recipe_file, tmp_path).evaluate()
 
@@ -564,4 +566,4 @@ def test_a_failed_push_says_where_the_model_is(
     monkeypatch.setattr(transformers.trainer, "hf_api", lambda: Hub(error=ConnectionError("no route")))
     assert finetune(recipe_file, f"output={tmp_path}", *PUSH) == 1
     assert last_error(capsys) == f"the model is saved in {tmp_path}, but not pushed: no route"
-    load_model(tmp_path, torch.device("cpu"))
+    read_model(tmp_path, torch.device("cpu"))

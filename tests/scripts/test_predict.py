@@ -12,20 +12,23 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import predict
-from dense_prediction.batches.types import Prediction, PredictionOptions, Task
+from dense_prediction.batches.types import Prediction, PredictionOptions
 from dense_prediction.drawing.colors import class_color
+from dense_prediction.drawing.pages import add_legend
 from dense_prediction.drawing.pictures import draw
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.coco_output import describe
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
-from dense_prediction.models.processors import build_processor
-from dense_prediction.prediction.coco_output import describe
+from dense_prediction.models.saved_models import build_processor, read_model
+from dense_prediction.prediction import trained_model
 from dense_prediction.prediction.image_files import find_images, output_stems, read_image
-from dense_prediction.prediction.saved_models import load_model, predict_image
+from dense_prediction.prediction.trained_model import predict_image
 from miniature_heads import FIELDS, LABELS
-from scripts_in_process import TASKS, last_error, run_script, save_model, transforms
+from scripts_in_process import HEAD_OF_TASK, last_error, run_script, save_model, transforms
 
 
 EVERYTHING = ["--score-threshold", "0"]
@@ -33,12 +36,12 @@ EVERYTHING = ["--score-threshold", "0"]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> dict[Task, Path]:
-    return {task: save_model(tmp_path_factory.mktemp(task), task, backbone_file) for task in TASKS}
+def models(tmp_path_factory: pytest.TempPathFactory, backbone_file: Path) -> dict[str, Path]:
+    return {task: save_model(tmp_path_factory.mktemp(task), task, backbone_file) for task in HEAD_OF_TASK}
 
 
 @pytest.fixture(scope="module")
-def model(models: dict[Task, Path]) -> Path:
+def model(models: dict[str, Path]) -> Path:
     return models["semantic_segmentation"]
 
 
@@ -60,20 +63,20 @@ def names_in(folder: Path) -> list[str]:
 LARGE = [("semantic_segmentation", (1200, 900)), ("instance_segmentation", (1200, 900))]
 
 
-@pytest.mark.parametrize(("task", "size"), [*((task, (33, 47)) for task in TASKS), *LARGE])
+@pytest.mark.parametrize(("task", "size"), [*((task, (33, 47)) for task in HEAD_OF_TASK), *LARGE])
 def test_every_task_on_small_and_large_images(
-    task: Task, size: tuple[int, int], models: dict[Task, Path], tmp_path: Path
+    task: str, size: tuple[int, int], models: dict[str, Path], tmp_path: Path
 ) -> None:
     path = save_image(tmp_path / "photo.jpg", *size)
     assert run_script(predict, models[task], path, *EVERYTHING) == 0
     assert names_in(tmp_path) == ["photo.jpg", "photo.overlay.png", "photo.prediction.json"]
-    loaded, processor = load_model(models[task], torch.device("cpu"))
+    loaded, processor = read_model(models[task], torch.device("cpu"))
     options = PredictionOptions(object_threshold=0, things=frozenset({1, 2}))
     found = predict_image(loaded, processor, read_image(path), options)
     written = json.loads((tmp_path / "photo.prediction.json").read_text())
-    assert written == describe(path, found, LABELS, (size[1], size[0]))
+    assert written == describe(path, found, TASKS[task], LABELS, (size[1], size[0]))
     assert written["annotations"]
-    picture = draw(read_image(path), found, LABELS)
+    picture = draw(read_image(path), found, LABELS, TASKS[task].draw)
     overlay = Image.open(tmp_path / "photo.overlay.png")
     assert overlay.width == picture.width >= size[0]
     assert overlay.height > picture.height, "a legend stands below"
@@ -133,8 +136,8 @@ def test_an_image_with_too_few_positions_for_the_queries_is_named(
 ) -> None:
     torch.manual_seed(0)
     head = HeadOptions(name="rt_detr", config=FIELDS["rt_detr"] | {"num_queries": 300})
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head.name].out_features)
-    build_model(head, backbone, LABELS, "object_detection").save_pretrained(tmp_path / "model")
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
+    build_model(head, backbone, LABELS, TASKS["object_detection"]).save_pretrained(tmp_path / "model")
     build_processor(head, transforms()).save_pretrained(tmp_path / "model")
     image = save_image(tmp_path / "a.png", 120, 70)
     assert run_script(predict, tmp_path / "model", image) == 1
@@ -174,12 +177,12 @@ def test_an_image_too_large_for_the_memory_ends_with_advice(
     def run_out(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predict, "predict_image", run_out)
+    monkeypatch.setattr(trained_model, "predict_image", run_out)
     assert run_script(predict, model, save_image(tmp_path / "a.png")) == 1
     assert "61 x 37 pixels are too many for the memory" in last_error(capsys)
-    monkeypatch.setattr(predict, "predict_image", lambda *arguments: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(trained_model, "predict_image", lambda *arguments: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
-        predict.Predictor(*[None] * 4)._predict(tmp_path, Image.new("RGB", (2, 2)))
+        trained_model.TrainedModel(*[None] * 3).predict(Image.new("RGB", (2, 2)))
 
 
 def test_what_cannot_be_written_is_no_traceback(
@@ -196,25 +199,25 @@ def test_what_cannot_be_written_is_no_traceback(
 # Options
 
 
-def test_the_threshold_holds_for_objects_and_for_segments(models: dict[Task, Path]) -> None:
-    model, _ = load_model(models["panoptic_segmentation"], torch.device("cpu"))
-    options = predict.choose_options(model, None)
+def test_the_threshold_holds_for_objects_and_for_segments(models: dict[str, Path]) -> None:
+    model, _ = read_model(models["panoptic_segmentation"], torch.device("cpu"))
+    options = trained_model.choose_options(model, None)
     assert (options.score_threshold, options.object_threshold, options.things) == (0.5, 0.8, frozenset({1, 2}))
-    options = predict.choose_options(model, 0.2)
+    options = trained_model.choose_options(model, 0.2)
     assert (options.score_threshold, options.object_threshold, options.things) == (0.2, 0.2, frozenset({1, 2}))
 
 
 def test_legends_of_all_classes_are_alike() -> None:
     picture = Image.new("RGB", (400, 100))
     one, two = ({"semantic_map": torch.full((100, 400), label)} for label in (0, 2))
-    complete = [predict.add_legend(picture, found, LABELS, "all") for found in (one, two)]
-    partial = [predict.add_legend(picture, found, LABELS, "found") for found in (one, two)]
+    complete = [add_legend(picture, found, LABELS, "all") for found in (one, two)]
+    partial = [add_legend(picture, found, LABELS, "found") for found in (one, two)]
     assert complete[0].tobytes() == complete[1].tobytes()
     assert partial[0].tobytes() != partial[1].tobytes()
     legend = complete[0].crop((0, 100, *complete[0].size))
     colors = {color for _, color in legend.getcolors(100_000)}
     assert {class_color(label) for label in range(3)} <= colors
-    assert predict.add_legend(picture, one, LABELS, "none") is picture
+    assert add_legend(picture, one, LABELS, "none") is picture
 
 
 # Reading
@@ -296,7 +299,8 @@ def decode(annotation: dict[str, Any]) -> torch.Tensor:
 
 def described(prediction: Prediction, size: Sequence[int]) -> list[dict[str, Any]]:
     """Through JSON and back."""
-    content = json.loads(json.dumps(describe(Path("x/photo.jpg"), prediction, LABELS, tuple(size))))
+    task = TASKS["semantic_segmentation" if "semantic_map" in prediction else "panoptic_segmentation"]
+    content = json.loads(json.dumps(describe(Path("x/photo.jpg"), prediction, task, LABELS, tuple(size))))
     assert content["image"] == {"file_name": "photo.jpg", "height": size[0], "width": size[1]}
     assert [category["name"] for category in content["categories"]] == LABELS
     assert all(LABELS[each["category_id"]] == each["category"] for each in content["annotations"])

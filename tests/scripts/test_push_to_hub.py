@@ -28,13 +28,19 @@ REPOSITORY = "org/vit-comer-tiny"
 CODE = {
     "configuration_vit_comer.py",
     "deformable_attention.py",
+    "heads.py",
+    "initialization.py",
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",
+    "presets.py",
+    "relative_positions.py",
     "spatial_pyramid.py",
+    "timm_layers.py",
     "timm_trunks.py",
     "transformers_trunks.py",
     "trunk.py",
+    "trunk_parts.py",
     "trunk_sources.py",
 }
 FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json", "LICENSE", "README.md"}

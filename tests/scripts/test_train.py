@@ -12,16 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import train
-from dense_prediction.batches.streams import EvaluationSet
-from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.measuring import evaluate
+from dense_prediction.evaluation.tasks import find_task
+from dense_prediction.experiment import Experiment
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import task_of, things_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import head_of
 from dense_prediction.models.options import BackboneOptions
-from dense_prediction.prediction.saved_models import load_model
+from dense_prediction.models.saved_models import read_model
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training.loop import TrainingRun
 from scripts_in_process import run_script
@@ -112,27 +111,20 @@ def test_nothing_half_done_is_left(finished: Path) -> None:
 def test_the_best_model_measures_what_the_run_reported(finished: Path, recipe_file: Path, task: str) -> None:
     """Read from its folder alone."""
     recipe, results = load_recipe(recipe_file), results_of(finished)
-    data = load_data(recipe.data, recipe.task)
-    model, processor = load_model(finished / "best_model", CPU)
+    data = load_data(recipe.data, find_task(recipe.task))
+    model, processor = read_model(finished / "best_model", CPU)
     assert (task_of(model), things_of(model)) == (task, data.things)
     assert list(model.config.id2label.values()) == data.labels
     assert processor.do_resize is False
-    numbers = evaluate(
-        Accelerator(),
-        model,
-        HEADS[recipe.head.name],
-        EvaluationSet(data.validation, EvaluationTransform(recipe.transforms)),
-        task=recipe.task,
-        labels=data.labels,
-        things=data.things,
-    )
+    experiment = Experiment(recipe, head_of(model))
+    numbers = experiment.measure(Accelerator(), model, experiment.validation)
     expected = next(numbers for numbers in results["evaluations"] if numbers["step"] == results["best_step"])
     assert {"step": results["best_step"]} | numbers == expected
 
 
 def test_the_last_model_is_that_of_the_last_step(finished: Path) -> None:
     weights = load_file(finished / "checkpoints/step_00000004/model.safetensors")
-    saved = load_model(finished / "last_model", CPU)[0].state_dict()
+    saved = read_model(finished / "last_model", CPU)[0].state_dict()
     assert len(weights) > 100
     assert all(torch.equal(saved[name], value) for name, value in weights.items())
 
@@ -211,7 +203,7 @@ def test_the_average_of_the_weights_is_measured_and_saved(recipe_file: Path, tmp
     assert run_script(train, recipe_file, *arguments) == 0
     checkpoint = tmp_path / "checkpoints/step_00000004"
     weights, average = (load_file(checkpoint / f"{name}.safetensors") for name in ("model", "average"))
-    saved = load_model(tmp_path / "last_model", CPU)[0].state_dict()
+    saved = read_model(tmp_path / "last_model", CPU)[0].state_dict()
     assert all(torch.equal(saved[name], average[f"module.{name}"]) for name in saved)
     assert int(average["n_averaged"]) == 4
     assert not all(torch.equal(saved[name], weights[name]) for name in saved)

@@ -19,8 +19,8 @@ from dense_prediction.features.sources import from_folder
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import encoder_of
 from dense_prediction.models.options import BackboneOptions
+from dense_prediction.models.saved_models import read_model
 from dense_prediction.models.simple_feature_pyramid import STRIDES
-from dense_prediction.prediction.saved_models import load_model
 from miniature import BACKBONE
 from scripts_in_process import last_error, run_script, save_model
 
@@ -139,7 +139,7 @@ def test_mistakes_end_in_one_line(image_file: Path, tmp_path: Path, capsys: pyte
 
 
 def test_all_four_maps_of_the_trained_weights(detector: Path) -> None:
-    model, processor = load_model(detector, CPU)
+    model, processor = read_model(detector, CPU)
     source = from_folder(detector, CPU)
     expected, actual = encoder_of(model).state_dict(), source.backbone.state_dict()
     assert all(torch.equal(value, actual[name]) for name, value in expected.items())

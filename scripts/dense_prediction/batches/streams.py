@@ -12,8 +12,7 @@ import torch
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.samples import Sample, Split
-from ..data.streaming import StreamedSplit
+from ..data.samples import Sample, Split, Stream
 from ..errors import UserError
 from ..seeds import mix
 from .transforms import EvaluationTransform, Example, TrainingTransform, has_labels
@@ -49,7 +48,7 @@ class TrainingStream(Dataset[Example]):
     """The transformed sample at each position of an endless shuffled stream; a bad one gives its place to the next."""
 
     def __init__(self, split: Split, transform: TrainingTransform, seed: int) -> None:
-        streamed = isinstance(split, StreamedSplit)
+        streamed = isinstance(split, Stream)
         self.samples = split.shuffled(seed) if streamed else ShuffledSplit(split, seed)
         self.transform = transform
         self.seed = seed

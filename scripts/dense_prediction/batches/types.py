@@ -1,12 +1,10 @@
 """What goes into a head and what comes out."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-
-Task = Literal["semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection"]
 
 Batch = dict[str, Any]
 """`pixel_values` (B, 3, h, w), padded at the right and bottom; `pixel_mask` (B, h, w), 1 on the image; `targets`, one

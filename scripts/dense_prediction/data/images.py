@@ -1,14 +1,11 @@
-"""Pictures from files and from bytes; one that cannot be read is a `BadSample`."""
+"""Pictures, read and turned to what a person sees; one that cannot be read is a `BadSample`."""
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from datasets.utils.file_utils import xopen
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..errors import UserError
 from .bad_samples import BadSample
 from .options import ExifOrientation
 
@@ -23,26 +20,14 @@ _TOO_DEEP = ("I", "F")
 """Modes of 32-bit numbers, of which nobody knows which one is white."""
 
 
-def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
-    """The picture in an undecoded cell of a dataset, `{"bytes", "path"}`, as it is stored."""
-    if value is None or not (value["bytes"] or value["path"]):
-        raise BadSample(f"{name} is empty")
-    return _open(BytesIO(value["bytes"] or _content(value["path"], name)), name)
-
-
 def read(path: Path) -> Image.Image:
     """The picture in a file, as it is stored."""
-    return _open(path, str(path))
+    return open_picture(path, str(path))
 
 
 def read_rgb(path: Path, orientation: ExifOrientation) -> Image.Image:
     """As `read`, in RGB and as `orientation` says."""
-    return _to_rgb(_oriented(read(path), orientation, str(path)), str(path))
-
-
-def decode_rgb(value: dict[str, Any] | None, orientation: ExifOrientation, name: str) -> Image.Image:
-    """As `decode`, in RGB and as `orientation` says."""
-    return _to_rgb(_oriented(decode(value, name), orientation, name), name)
+    return as_seen(read(path), orientation, str(path))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -60,18 +45,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _content(path: str, name: str) -> bytes:
-    """What a file holds, which may be on the Hub or in an archive."""
-    try:
-        with xopen(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise BadSample(f"{name}: {path} does not exist") from error
-    except OSError as error:  # the network, say: no fault of the sample
-        raise UserError(f"{name}: cannot read {path}: {_reason(error)}") from error
-
-
-def _open(source: Path | BytesIO, name: str) -> Image.Image:
+def open_picture(source: Path | BytesIO, name: str) -> Image.Image:
+    """The picture in a file, or in what a file holds, as it is stored; `name` is what a message calls it."""
     try:
         with Image.open(source) as image:
             image.load()
@@ -79,7 +54,16 @@ def _open(source: Path | BytesIO, name: str) -> Image.Image:
     except FileNotFoundError as error:
         raise BadSample(f"{name} does not exist") from error
     except DAMAGED as error:
-        raise BadSample(f"{name} cannot be decoded: {_reason(error)}") from error
+        raise BadSample(f"{name} cannot be decoded: {reason(error)}") from error
+
+
+def as_seen(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
+    """A stored picture in RGB, and as `orientation` says."""
+    image = _oriented(image, orientation, name)
+    try:
+        return to_rgb(image)
+    except ValueError as error:
+        raise BadSample(f"{name} has no colours: {error}") from error
 
 
 def _oriented(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
@@ -95,13 +79,7 @@ def _oriented(image: Image.Image, orientation: ExifOrientation, name: str) -> Im
     )
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
-        return to_rgb(image)
-    except ValueError as error:
-        raise BadSample(f"{name} has no colours: {error}") from error
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture cannot be read."""
     # PIL names the object that it read from, which is a memory address.
     return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)

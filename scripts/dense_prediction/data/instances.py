@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision import tv_tensors
-from torchvision.ops import box_area, box_convert, clip_boxes_to_image
 
 from .bad_samples import BadSample
 
@@ -53,7 +50,7 @@ def instance_fields(
     name: str,
     box_format: str = "xywh",
     masks: bool = False,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, np.ndarray]:
     """The fields of a detection sample, or with `masks` of an instance segmentation sample.
 
     A box that lies partly outside the picture is clipped.
@@ -66,19 +63,19 @@ def instance_fields(
         _check(instance, name, masks)
     boxes = _boxes([list(instance.box) for instance in instances], box_format, image_size, name)
     fields = {
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image_size),
-        "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
-        "is_crowd": torch.tensor([bool(instance.is_crowd) for instance in instances], dtype=torch.bool),
+        "boxes": boxes,
+        "labels": np.array([instance.label for instance in instances], dtype=np.int64),
+        "is_crowd": np.array([bool(instance.is_crowd) for instance in instances], dtype=bool),
     }
-    measured = box_area(boxes)
+    measured = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     if masks:
         stack = np.zeros((len(instances), *image_size), dtype=bool)
         for place, instance in zip(stack, instances):
             place[:] = instance.mask
-        fields["masks"] = tv_tensors.Mask(torch.from_numpy(stack))
-        measured = fields["masks"].flatten(1).sum(1).as_subclass(torch.Tensor)
+        fields["masks"] = stack
+        measured = stack.sum((1, 2))
     areas = [area if instance.area is None else instance.area for instance, area in zip(instances, measured.tolist())]
-    return fields | {"areas": torch.tensor(areas, dtype=torch.float32)}
+    return fields | {"areas": np.array(areas, dtype=np.float32)}
 
 
 def _check(instance: Instance, name: str, masks: bool) -> None:
@@ -95,17 +92,27 @@ def _check(instance: Instance, name: str, masks: bool) -> None:
         raise BadSample(f"{name}: an object of category {instance.category!r} has an empty mask")
 
 
-def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str) -> torch.Tensor:
+def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str) -> np.ndarray:
     """(N, 4) float32 XYXY, clipped to the picture."""
     # In float64, so that the far corner of an x, y, w, h box does not round past the near one.
-    given = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
+    given = np.array(rows, dtype=np.float64).reshape(-1, 4)
     if rows and (given >= 0).all() and (given <= 1).all():
         raise BadSample(f"{name}: the boxes, such as {rows[0]}, all lie in 0..1: they must be in pixels")
-    boxes = clip_boxes_to_image(box_convert(given, box_format, "xyxy"), image_size)
+    height, width = image_size
+    boxes = to_corners(given, box_format).clip(0, [width, height, width, height])
     for row, (left, top, right, bottom) in zip(rows, boxes.tolist()):
         if not (right > left and bottom > top):  # also when a number is NaN
-            height, width = image_size
             raise BadSample(
                 f"{name}: box {row} ({box_format}) has no area in the picture of {width} x {height} pixels"
             )
-    return boxes.float()
+    return boxes.astype(np.float32)
+
+
+def to_corners(boxes: np.ndarray, box_format: str) -> np.ndarray:
+    """(N, 4) in xywh, cxcywh or xyxy -> xyxy, with the arithmetic of `torchvision.ops.box_convert`."""
+    if box_format == "xyxy":
+        return boxes
+    x, y, width, height = boxes.T
+    if box_format == "cxcywh":
+        return np.stack([x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height], axis=1)
+    return np.stack([x, y, x + width, y + height], axis=1)

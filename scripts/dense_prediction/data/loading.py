@@ -1,33 +1,16 @@
 """The splits and class names that a recipe asks for, whatever their format."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from ..errors import UserError
-from .bad_samples import CheckedSplit
-from .formats.coco import open_coco
-from .formats.coco_panoptic import open_coco_panoptic
-from .formats.datasets_library import open_dataset
-from .formats.folders import open_folders
-from .formats.synthetic_shapes import SYNTHETIC, open_shapes
-from .formats.voc import open_voc
+from ..tasks import Task
+from .bad_samples import BadSample, log_skipped, refuse_unless
+from .formats import formats
 from .options import DataOptions
-from .samples import FirstSamples, Split
-from .source import Source
-from .streaming import StreamedSplit, check_not_empty
-
-
-TASKS = ("semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection")
-
-FORMATS: dict[str, tuple[Callable[[DataOptions, str], Source], tuple[str, ...]]] = {
-    SYNTHETIC: (open_shapes, TASKS),
-    "datasets": (open_dataset, ("semantic_segmentation", "object_detection")),
-    "folders": (open_folders, ("semantic_segmentation",)),
-    "coco": (open_coco, ("instance_segmentation", "object_detection")),
-    "coco_panoptic": (open_coco_panoptic, ("panoptic_segmentation",)),
-    "voc": (open_voc, ("semantic_segmentation", "object_detection")),
-}
-"""How each format is opened, and the tasks that it has samples for."""
+from .samples import FirstSamples, Sample, Source, Split, Stream
+from .tensors import to_tensors
 
 
 @dataclass(frozen=True)
@@ -46,44 +29,66 @@ class Data:
     things: frozenset[int]
 
 
-def load_data(recipe: DataOptions, task: str) -> Data:
-    """The splits of the recipe's dataset, with samples for the task (see `Sample`).
+class CheckedSplit:
+    """What a format has read, as tensors: bad samples are refused, or None in their place and once a line in the log.
+
+    Args:
+        skip: pass over bad samples instead of raising `UserError`.
+    """
+
+    def __init__(self, split: Split, skip: bool) -> None:
+        self.split = split
+        self.skip = skip
+        # In memory that loading processes share: they log each sample once between them and count together.
+        self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        try:
+            return to_tensors(self.split[index])
+        except BadSample as error:
+            refuse_unless(self.skip, error)
+            if not self.skipped[index]:
+                self.skipped[index] = True
+                log_skipped(error, self.num_skipped)
+            return None
+
+    @property
+    def num_skipped(self) -> int:
+        """How many different samples have been passed over so far."""
+        return int(self.skipped.sum())
+
+
+def load_data(options: DataOptions, task: Task) -> Data:
+    """The splits of a recipe's dataset, with samples for the task (see `Sample`).
 
     Raises:
         UserError: the dataset, a split, a column, a file or the class names cannot be found, a split is empty, or
             the format has no such samples.
     """
-    source = _open(recipe, task)
-    train = _first(_split(source, recipe, "train_split"), "max_train_samples", recipe)
-    validation = _first(_split(source, recipe, "validation_split"), "max_validation_samples", recipe)
-    test = None if recipe.test_split is None else _split(source, recipe, "test_split")
+    if task.name not in options.tasks:
+        fitting = [name for name, other in formats().items() if task.name in other.tasks]
+        raise UserError(f"data.format={options.format} has no samples for task={task.name}; {', '.join(fitting)} have")
+    source = options.open(task)
+    train = _first(_split(source, options, "train_split"), "max_train_samples", options)
+    validation = _first(_split(source, options, "validation_split"), "max_validation_samples", options)
+    test = None if options.test_split is None else _split(source, options, "test_split")
     return Data(train, validation, test, source.labels, source.things)
 
 
-def _first(split: Split, key: str, recipe: DataOptions) -> Split:
-    number = getattr(recipe, key)
+def _split(source: Source, options: DataOptions, key: str) -> Split:
+    split = source.open_split(key)
+    if split.is_empty() if isinstance(split, Stream) else len(split) == 0:
+        raise UserError(f"data.{key}={getattr(options, key)}: the split is empty")
+    return split if isinstance(split, Stream) else CheckedSplit(split, options.skips_bad_samples)
+
+
+def _first(split: Split, key: str, options: DataOptions) -> Split:
+    number = getattr(options, key)
     if number is None:
         return split
-    if isinstance(split, StreamedSplit):
+    if isinstance(split, Stream):
         raise UserError(f"data.{key}={number} needs data.streaming=false")
     return FirstSamples(split, number)
-
-
-def _open(recipe: DataOptions, task: str) -> Source:
-    name = SYNTHETIC if recipe.path == SYNTHETIC else recipe.format
-    open_source, tasks = FORMATS[name]
-    if task not in tasks:
-        fitting = [other for other, (_, known) in FORMATS.items() if task in known]
-        raise UserError(f"data.format={name} has no samples for task={task}; {', '.join(fitting)} have")
-    return open_source(recipe, task)
-
-
-def _split(source: Source, recipe: DataOptions, key: str) -> Split:
-    split = source.open_split(key)
-    where = f"data.{key}={getattr(recipe, key)}"
-    if isinstance(split, StreamedSplit):
-        check_not_empty(split, where)
-        return split
-    if len(split) == 0:
-        raise UserError(f"{where}: the split is empty")
-    return CheckedSplit(split, recipe.bad_samples == "skip")

@@ -1,52 +1,109 @@
-"""What a recipe may say of its data."""
+"""What a recipe may say of data of any format. Each format adds its own keys, beside its reader in `formats/`."""
 
-from typing import Literal, Self
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from ..errors import UserError
 from ..options import FORBID_UNKNOWN, NonNegative, Positive
+from ..tasks import Task
+from .samples import Source
 
 
 ExifOrientation = Literal["refuse", "stored", "upright"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class DataOptions:
+class DataOptions(ABC):
+    """What all formats have. A subclass that says its `tasks` is a format, called by the default of its `format`."""
+
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """Names of the tasks that it has samples for."""
+
+    has_path: ClassVar[bool] = True
+    """Whether the data are at a path; where they are not, the format's name stands in its place."""
+
     path: str = Field(description="folder of the data, Hub id, or synthetic_shapes for pictures that are drawn")
-    format: Literal["datasets", "folders", "coco", "coco_panoptic", "voc"] = Field(
+    format: str = Field(
         "datasets", description="what path is: read by datasets.load_dataset, images and masks in folders, ..."
     )
     train_split: str = Field("train", description="split to learn from")
     validation_split: str = Field("validation", description="split to measure and to choose the best model on")
     test_split: str | None = Field(None, description="split to measure a finished model on")
-    image_column: str = Field("image", description="of datasets: column with the image")
-    label_column: str = Field("label", description="of datasets: column with the class ids, as large as the image")
-    objects_column: str = Field("objects", description="of datasets: column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="of datasets: bbox, in pixels")
-    images: dict[str, str] = Field(default_factory=dict, description="folder of the images of each split, below path")
-    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
-    mask_suffix: str = Field(".png", description="of folders: what stands after the image's stem in a mask's name")
-    annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
-    labels: list[str] | str | None = Field(
+    labels: list[str] | None = Field(
         None, description="class names in the order of their ids, or a file with a name a line; else from the data"
     )
-    ignore_index: NonNegative = Field(255, description="id in the label files that is no class")
-    reduce_labels: bool = Field(False, description="0 in the label files is no class, and 1 the first (ADE20K)")
     bad_samples: Literal["refuse", "skip"] = Field(
         "refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
     )
     exif_orientation: ExifOrientation = Field(
         "refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
     )
-    streaming: bool = Field(False, description="of datasets: read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
     max_train_samples: Positive | None = Field(None, description="learn from the first so many samples only")
     max_validation_samples: Positive | None = Field(None, description="measure on the first so many samples only")
     workers: NonNegative = Field(0, description="processes that load data; 0 loads it between the steps")
 
-    @model_validator(mode="after")
-    def _check_streaming(self) -> Self:
-        if self.streaming and self.format != "datasets":
-            raise ValueError(f"streaming=true needs format=datasets, got format={self.format}")
-        return self
+    @abstractmethod
+    def open(self, task: Task) -> Source:
+        """The dataset, whose samples have the columns of one of `tasks`.
+
+        Raises:
+            UserError: it cannot be found or read, or does not name its classes.
+        """
+
+    @property
+    def skips_bad_samples(self) -> bool:
+        return self.bad_samples == "skip"
+
+    def class_names(self, from_data: list[str] | None) -> list[str]:
+        """`labels`, else the data's own names, in the order of their ids.
+
+        Raises:
+            UserError: neither names the classes, or two are alike.
+        """
+        names = self.labels or from_data
+        if names is None:
+            raise UserError(
+                "the dataset does not name its classes: list them in data.labels, in the order of their ids"
+            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"data.labels: every class needs a name of its own, got several {', '.join(twice)}")
+        return names
+
+    def root_folder(self) -> Path:
+        """`path`, which must be a folder."""
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"data.path={self.path}: there is no folder {folder.resolve()}; set data.path=FOLDER")
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class SplitPlaces(DataOptions):
+    """Of formats in which each split has places of its own below `path`."""
+
+    images: dict[str, str] = Field(default_factory=dict, description="folder of the images of each split, below path")
+
+    def place(self, field: str, key: str) -> Path:
+        """Where `data.{field}`, such as images, has the split that `data.{key}` names."""
+        name, places = getattr(self, key), getattr(self, field)
+        if name not in places:
+            raise UserError(
+                f"data.{key}={name}: data.{field} says no place for this split; set data.{field}.{name}=PATH below "
+                f"{self.path}{it_has(places)}"
+            )
+        path = self.root_folder() / places[name]
+        if not path.exists():
+            raise UserError(f"data.{field}.{name}={places[name]}: {path.resolve()} does not exist")
+        return path
+
+
+def it_has(names: Iterable[str]) -> str:
+    """`, it has a, b` for the end of a message, or nothing."""
+    listed = ", ".join(names)
+    return f", it has {listed}" if listed else ""

@@ -1,18 +1,20 @@
 """From a row of the `datasets` library to a sample."""
 
+from io import BytesIO
 from typing import Any, Protocol
 
 import datasets
 import numpy as np
+from datasets.utils.file_utils import xopen
+from PIL import Image
 
 from ..errors import UserError
 from .bad_samples import BadSample
-from .images import decode, decode_rgb
+from .images import as_seen, open_picture, reason
 from .instances import Instance, instance_fields
-from .labels import choose_labels
-from .options import DataOptions
+from .options import DataOptions, ExifOrientation
 from .samples import Sample, new_sample
-from .semantic_maps import SemanticIds
+from .semantic_maps import SemanticIds, SemanticOptions
 
 
 Row = dict[str, Any]
@@ -20,9 +22,16 @@ Rows = datasets.Dataset | datasets.IterableDataset
 
 
 class RowReader(Protocol):
-    """How rows become samples, for one task."""
+    """How rows become samples.
+
+    Attributes:
+        labels: class names in the order of their ids.
+        things: ids of the countable classes.
+        image_column: where the image is.
+    """
 
     labels: list[str]
+    things: frozenset[int]
     image_column: str
 
     def undecoded(self, rows: Rows) -> Rows:
@@ -33,16 +42,22 @@ class RowReader(Protocol):
 
 
 class SemanticReader:
-    """Rows with an image and a label, a picture of ids or nested lists of them."""
+    """Rows with an image and a label, a picture of ids or nested lists of them.
 
-    def __init__(self, recipe: DataOptions, features: datasets.Features) -> None:
-        self.image_column, self.label_column = recipe.image_column, recipe.label_column
-        self.orientation = recipe.exif_orientation
-        check_columns(recipe, features, (self.image_column, self.label_column))
+    Args:
+        columns: of the image and the label.
+    """
+
+    things: frozenset[int] = frozenset()
+
+    def __init__(self, options: SemanticOptions, features: datasets.Features, columns: tuple[str, str]) -> None:
+        self.image_column, self.label_column = columns
+        self.orientation = options.exif_orientation
+        check_columns(options, features, columns)
         label = features[self.label_column]
         self.label_is_image = is_picture(label)
-        self.labels = choose_labels(recipe, "semantic_segmentation", class_names(label))
-        self.ids = SemanticIds.of(recipe, self.labels)
+        self.labels = options.class_names(class_names(label))
+        self.ids = SemanticIds.of(options, self.labels)
 
     def undecoded(self, rows: Rows) -> Rows:
         rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
@@ -58,17 +73,25 @@ class SemanticReader:
 
 
 class ObjectsReader:
-    """Rows with an image and its objects: bbox and category, and perhaps area and is_crowd or iscrowd, of each."""
+    """Rows with an image and its objects: bbox and category, and perhaps area and is_crowd or iscrowd, of each.
 
-    def __init__(self, recipe: DataOptions, features: datasets.Features) -> None:
-        self.image_column, self.objects_column = recipe.image_column, recipe.objects_column
-        self.box_format, self.orientation = recipe.box_format, recipe.exif_orientation
-        check_columns(recipe, features, (self.image_column, self.objects_column))
+    Args:
+        columns: of the image and the objects.
+        box_format: of a bbox, xywh, xyxy or cxcywh.
+    """
+
+    def __init__(
+        self, options: DataOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
+    ) -> None:
+        self.image_column, self.objects_column = columns
+        self.box_format, self.orientation = box_format, options.exif_orientation
+        check_columns(options, features, columns)
         fields = object_features(features[self.objects_column])
         missing = [field for field in ("bbox", "category") if field not in fields]
         if missing:
-            raise UserError(f"{recipe.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
-        self.labels = choose_labels(recipe, "object_detection", class_names(fields["category"]))
+            raise UserError(f"{options.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
+        self.labels = options.class_names(class_names(fields["category"]))
+        self.things = frozenset(range(len(self.labels)))
         # Some datasets write the names themselves.
         self.label_ids = {key: place for place, name in enumerate(self.labels) for key in (place, name)}
 
@@ -91,13 +114,34 @@ class ObjectsReader:
 
 LISTS = datasets.List, datasets.LargeList
 
-READERS: dict[str, type[RowReader]] = {"semantic_segmentation": SemanticReader, "object_detection": ObjectsReader}
 
-
-def check_columns(recipe: DataOptions, features: datasets.Features, columns: tuple[str, ...]) -> None:
+def check_columns(options: DataOptions, features: datasets.Features, columns: tuple[str, ...]) -> None:
     for column in columns:
         if column not in features:
-            raise UserError(f"{recipe.path} has no column {column!r}, it has {', '.join(features)}")
+            raise UserError(f"{options.path} has no column {column!r}, it has {', '.join(features)}")
+
+
+def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
+    """The picture in an undecoded cell of a dataset, `{"bytes", "path"}`, as it is stored."""
+    if value is None or not (value["bytes"] or value["path"]):
+        raise BadSample(f"{name} is empty")
+    return open_picture(BytesIO(value["bytes"] or _content(value["path"], name)), name)
+
+
+def decode_rgb(value: dict[str, Any] | None, orientation: ExifOrientation, name: str) -> Image.Image:
+    """As `decode`, in RGB and as `orientation` says."""
+    return as_seen(decode(value, name), orientation, name)
+
+
+def _content(path: str, name: str) -> bytes:
+    """What a file holds, which may be on the Hub or in an archive."""
+    try:
+        with xopen(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise BadSample(f"{name}: {path} does not exist") from error
+    except OSError as error:  # the network, say: no fault of the sample
+        raise UserError(f"{name}: cannot read {path}: {reason(error)}") from error
 
 
 def is_picture(feature: Any) -> bool:

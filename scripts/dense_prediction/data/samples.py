@@ -1,12 +1,11 @@
-"""What a sample is, whatever it was read from."""
+"""What a sample is, whatever it was read from, and what sets of samples there are."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import torch
 from PIL import Image
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional
 
 
 IGNORE_INDEX = 255
@@ -16,7 +15,8 @@ VOID = -1
 """The same in segment maps."""
 
 Sample = dict[str, Any]
-"""`image`, tv_tensors.Image (3, H, W) uint8; `name`, str; `image_id`, int; and what the task needs:
+"""`image`; `name`, str; `image_id`, int; and the columns of its task. A format reads an RGB image of PIL and arrays,
+of which `tensors.to_tensors` makes what `load_data` gives: `image` as tv_tensors.Image (3, H, W) uint8, and
 
 - semantic segmentation: `semantic_map`, Mask (H, W) int64 of class ids and `IGNORE_INDEX`;
 - detection: `boxes`, BoundingBoxes (N, 4) float32 XYXY; `labels`, (N,) int64; `is_crowd`, (N,) bool; `areas`, (N,)
@@ -31,6 +31,42 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample | None: ...
+
+
+class Stream(ABC):
+    """A split that is fast in its own order alone, that of `shuffled` or that of the indices, and skips bad samples.
+
+    `len` may have to read all of it.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample | None: ...
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is no sample, which is known from the first."""
+
+    @abstractmethod
+    def shuffled(self, seed: int) -> Any:
+        """The sample at each position of an endless stream in which every epoch is another order of all samples."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset whose splits can be opened.
+
+    Attributes:
+        labels: class names in the order of their ids.
+        things: ids of the countable classes.
+        open_split: the name of a field of the recipe that names a split, such as `train_split` -> that split.
+    """
+
+    labels: list[str]
+    things: frozenset[int]
+    open_split: Callable[[str], Split]
 
 
 class FirstSamples:
@@ -54,9 +90,4 @@ class FirstSamples:
 
 def new_sample(image: Image.Image, name: str, image_id: int) -> Sample:
     """The part of a sample that every task has, from an RGB image."""
-    return {"image": tv_tensors.Image(functional.pil_to_tensor(image)), "name": name, "image_id": image_id}
-
-
-def to_mask(array: np.ndarray) -> tv_tensors.Mask:
-    """A Mask of its own memory: some arrays are views of files and pictures that must not be written to."""
-    return tv_tensors.Mask(torch.from_numpy(np.array(array)))
+    return {"image": image, "name": name, "image_id": image_id}

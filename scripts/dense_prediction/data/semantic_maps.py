@@ -1,16 +1,27 @@
 """Class ids of pixels, checked, from whatever ids a file holds."""
 
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
-from torchvision import tv_tensors
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from ..errors import UserError
+from ..options import FORBID_UNKNOWN, NonNegative
 from .bad_samples import BadSample
 from .options import DataOptions
-from .samples import IGNORE_INDEX, to_mask
+from .samples import IGNORE_INDEX
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class SemanticOptions(DataOptions):
+    """Of formats with a class id for each pixel."""
+
+    ignore_index: NonNegative = Field(255, description="id in the label files that is no class")
+    reduce_labels: bool = Field(False, description="0 in the label files is no class, and 1 the first (ADE20K)")
+
+
+@dataclasses.dataclass(frozen=True)
 class SemanticIds:
     """What the ids in the label files mean.
 
@@ -25,10 +36,17 @@ class SemanticIds:
     reduce: bool
 
     @classmethod
-    def of(cls, recipe: DataOptions, labels: list[str]) -> "SemanticIds":
-        return cls(len(labels), recipe.ignore_index, recipe.reduce_labels)
+    def of(cls, options: SemanticOptions, labels: list[str]) -> "SemanticIds":
+        """As the recipe says.
 
-    def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> tv_tensors.Mask:
+        Raises:
+            UserError: there are too few classes or, for one byte a pixel, too many.
+        """
+        if not 2 <= len(labels) < IGNORE_INDEX:
+            raise UserError(f"data.labels must name 2 to {IGNORE_INDEX - 1} classes, got {len(labels)}")
+        return cls(len(labels), options.ignore_index, options.reduce_labels)
+
+    def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> np.ndarray:
         """Class ids (H, W) int64, with unlabelled pixels as `IGNORE_INDEX`.
 
         Raises:
@@ -45,7 +63,7 @@ class SemanticIds:
             labelled &= ids != 0
         classes = ids - self.reduce
         self._check(ids[labelled], classes[labelled], name)
-        return to_mask(np.where(labelled, classes, IGNORE_INDEX))
+        return np.where(labelled, classes, IGNORE_INDEX)
 
     def _check(self, ids: np.ndarray, classes: np.ndarray, name: str) -> None:
         unlabelled = f"{self.ignore_index} (data.ignore_index)" + " and 0 (data.reduce_labels)" * self.reduce

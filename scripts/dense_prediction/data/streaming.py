@@ -18,7 +18,8 @@ from ..errors import UserError
 from ..seeds import mix
 from .bad_samples import BadSample, log_skipped, refuse_unless
 from .rows import Row, RowReader, row_file, row_name
-from .samples import Sample
+from .samples import Sample, Stream
+from .tensors import to_tensors
 
 
 KEPT_ROWS = 32
@@ -28,7 +29,7 @@ NAME_SLOTS = 2**20
 """Far more than there are bad samples, so that hardly two of them are taken for one."""
 
 
-class StreamedSplit:
+class StreamedSplit(Stream):
     """One split of a streamed dataset, in its own order; `shuffled` gives the order to train in.
 
     Args:
@@ -78,6 +79,10 @@ class StreamedSplit:
         split = (self.rows.info.splits or {}).get(str(self.rows.split))
         return split.num_examples if split else None
 
+    def is_empty(self) -> bool:
+        """Whether there is no row, for which a training would wait without end."""
+        return next(iterate(self.rows), None) is None
+
     def shuffled(self, seed: int) -> "ShuffledStream":
         """An endless stream in which every epoch is another order of all rows."""
         return ShuffledStream(self, seed)
@@ -93,7 +98,7 @@ class StreamedSplit:
         if row_file(row, self.reader.image_column) is None:
             place += f", position {position}"
         try:
-            return self.reader.read(row, place, position)
+            return to_tensors(self.reader.read(row, place, position))
         except BadSample as error:
             refuse_unless(self.skip, error)
             slot = crc32(row_name(row, place, self.reader.image_column).encode()) % NAME_SLOTS
@@ -163,9 +168,3 @@ def iterate(rows: datasets.IterableDataset) -> Iterator[Row]:
     """All rows in order. Plain iteration would give each of PyTorch's loading processes a part of them."""
     for batch in rows.iter(batch_size=1):
         yield {column: values[0] for column, values in batch.items()}
-
-
-def check_not_empty(split: StreamedSplit, where: str) -> None:
-    """Refuse a stream without rows, which would be waited for without end."""
-    if next(iterate(split.rows), None) is None:
-        raise UserError(f"{where}: the split is empty")

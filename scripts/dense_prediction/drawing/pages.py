@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from ..data.samples import IGNORE_INDEX
 from .annotations import Arrays, confident, resize, to_arrays
 from .colors import Color, class_color, object_color
-from .pictures import Style, colorize, draw_arrays, enlarge
+from .pictures import Draw, Style, enlarge
 
 
 LARGEST_CELL = 800
@@ -20,18 +20,35 @@ TITLES = ("image", "truth", "prediction")
 Annotation = Mapping[str, Any]
 
 
+def add_legend(picture: Image.Image, annotation: Annotation, labels: Sequence[str], legend: str) -> Image.Image:
+    """`picture` above the classes that it shows ("found"), all classes ("all"), or nothing ("none").
+
+    With "all" or "none" pictures of one size stay of one size, as the frames of a video have to.
+    """
+    match legend:
+        case "none":
+            return picture
+        case "found":
+            return with_legend(picture, [annotation], labels)
+    ids = np.arange(len(labels))
+    every_class = {"semantic_map": ids[None]} if "semantic_map" in annotation else {"labels": ids}
+    return with_legend(picture, [every_class], labels)
+
+
 def with_legend(picture: Image.Image, annotations: Sequence[Annotation], labels: Sequence[str]) -> Image.Image:
     """`picture` above colour and name of the classes in the predictions or targets that it shows."""
     shown = [to_arrays(annotation) for annotation in annotations]
     return _above_legend(picture, shown, labels, Style.for_size(picture.size))
 
 
-def comparison(rows: Sequence[tuple[Image.Image, Annotation, Annotation]], labels: Sequence[str]) -> Image.Image:
+def comparison(
+    rows: Sequence[tuple[Image.Image, Annotation, Annotation]], labels: Sequence[str], draw_arrays: Draw
+) -> Image.Image:
     """One row for each (image, truth, prediction), with titles and a legend; objects of low scores are left out."""
     cells, shown = [], []
     for image, *annotations in rows:
         pairs = [_fit(image.convert("RGB"), confident(to_arrays(annotation))) for annotation in annotations]
-        cells.append([pairs[0][0], *(_cell(*pair, labels) for pair in pairs)])
+        cells.append([pairs[0][0], *(draw_arrays(*pair, labels, Style.for_size(pair[0].size)) for pair in pairs)])
         shown += [arrays for _, arrays in pairs]
     style = Style.for_size(cells[0][0].size)
     return _above_legend(_grid(cells, style), shown, labels, style)
@@ -41,11 +58,6 @@ def _fit(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:
     """Small pictures enlarged, large ones made smaller."""
     factor = LARGEST_CELL / max(image.size)
     return resize(image, arrays, factor) if factor < 1 else enlarge(image, arrays)
-
-
-def _cell(image: Image.Image, arrays: Arrays, labels: Sequence[str]) -> Image.Image:
-    """Semantic maps in pure colours: the image stands beside them."""
-    return colorize(arrays["semantic_map"]) if "semantic_map" in arrays else draw_arrays(image, arrays, labels)
 
 
 def _grid(cells: Sequence[Sequence[Image.Image]], style: Style) -> Image.Image:

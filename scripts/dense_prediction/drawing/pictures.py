@@ -1,7 +1,7 @@
 """What was found or annotated in one image, drawn over it."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,17 +37,22 @@ class Style:
         return ImageFont.load_default(self.text)
 
 
-def draw(image: Image.Image, annotation: Mapping[str, Any], labels: Sequence[str]) -> Image.Image:
+Draw = Callable[[Image.Image, Arrays, Sequence[str], Style], Image.Image]
+"""An RGB picture, arrays of its size, and class names in the order of their ids -> the picture with all that on it."""
+
+
+def draw(image: Image.Image, annotation: Mapping[str, Any], labels: Sequence[str], draw_arrays: Draw) -> Image.Image:
     """An RGB picture of a prediction, or of a sample's targets, over its image.
 
     Args:
-        annotation: `semantic_map`; or `segment_map` and `labels`; or `boxes` and `labels`, and `masks`, `scores` and
-            `is_crowd` where there are any; of the image's size.
+        annotation: of the image's size.
+        draw_arrays: how the task draws it.
 
     Returns:
         A picture of the image's size, or, of small images, of a whole multiple of it.
     """
-    return draw_arrays(*enlarge(image.convert("RGB"), to_arrays(annotation)), labels)
+    picture, arrays = enlarge(image.convert("RGB"), to_arrays(annotation))
+    return draw_arrays(picture, arrays, labels, Style.for_size(picture.size))
 
 
 def enlarge(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:
@@ -56,14 +61,14 @@ def enlarge(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:
     return resize(image, arrays, factor) if factor > 1 else (image, arrays)
 
 
-def draw_arrays(image: Image.Image, arrays: Arrays, labels: Sequence[str]) -> Image.Image:
-    """Draw what has the size of the image already."""
-    style = Style.for_size(image.size)
-    if "semantic_map" in arrays:
-        return Image.blend(image, colorize(arrays["semantic_map"]), OPACITY)
-    if "segment_map" in arrays:
-        return _draw_segments(image, arrays, labels, style)
-    return _draw_objects(image, arrays, labels, style)
+def draw_semantic_map(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
+    """The colours of the classes over the image; of `semantic_map` (H, W)."""
+    return Image.blend(image, colorize(arrays["semantic_map"]), OPACITY)
+
+
+def paint_semantic_map(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
+    """The pure colours of the classes; of `semantic_map` (H, W)."""
+    return colorize(arrays["semantic_map"])
 
 
 def colorize(class_map: np.ndarray) -> Image.Image:
@@ -72,8 +77,8 @@ def colorize(class_map: np.ndarray) -> Image.Image:
     return Image.fromarray(palette[class_map])
 
 
-def _draw_segments(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
-    """Every segment in a shade of its class, with its name inside where there is room."""
+def draw_segments(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
+    """Every segment of `segment_map` in a shade of its class, with its name inside where there is room."""
     segment_map, colors = arrays["segment_map"], _object_colors(arrays["labels"])
     palette = np.array([*colors, UNLABELLED], dtype=np.uint8)  # void, -1, is the last
     picture = np.array(Image.blend(image, Image.fromarray(palette[segment_map]), OPACITY))
@@ -86,8 +91,11 @@ def _draw_segments(image: Image.Image, arrays: Arrays, labels: Sequence[str], st
     return picture
 
 
-def _draw_objects(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
-    """Masks, then boxes, then names, so that no name is covered; of each the small ones over the large ones."""
+def draw_objects(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
+    """Of `boxes` and `labels`, and `masks`, `scores` and `is_crowd` where there are any.
+
+    Masks, then boxes, then names, so that no name is covered; of each the small ones over the large ones.
+    """
     colors, boxes = _object_colors(arrays["labels"]), arrays["boxes"].reshape(-1, 4)
     order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")
     if "masks" in arrays:

@@ -1,7 +1,6 @@
 """A page of image | truth | prediction, with which a run is watched."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 
 import torch
@@ -10,11 +9,9 @@ from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
 from ..batches.streams import EvaluationSet, collate
-from ..batches.types import PredictionOptions, Task
-from ..data.loading import Data
 from ..data.samples import Sample, Split
 from ..drawing.pages import comparison
-from ..models.heads.registry import Head
+from .views import Viewer
 
 
 ROWS = 4
@@ -22,21 +19,25 @@ ROWS = 4
 
 @torch.no_grad()
 def draw_predictions(
-    model: PreTrainedModel, head: Head, validation: EvaluationSet, data: Data, task: Task, size_divisor: int
+    model: PreTrainedModel, viewer: Viewer, samples: EvaluationSet, labels: Sequence[str], size_divisor: int
 ) -> Image.Image | None:
-    """What the model sees in samples from all over the split that is measured; None if none is good."""
-    options = PredictionOptions(things=frozenset(data.things))
-    divisor = math.lcm(size_divisor, head.size_divisor)
+    """What the model sees in samples from all over the split that is measured; None if none is good.
+
+    Args:
+        labels: class names in the order of their ids.
+        size_divisor: images are padded to multiples of it.
+    """
     was_training = model.training
     model.eval()
     rows = []
-    for sample in spread_samples(validation.split, ROWS):
-        batch = collate([validation.transform(sample)], divisor)
+    for sample in spread_samples(samples.split, ROWS):
+        batch = collate([samples.transform(sample)], size_divisor)
         batch |= {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-        (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, task, options)
+        (prediction,) = viewer.glance(model, batch)
         rows.append((to_pil_image(sample["image"]), sample, prediction))
     model.train(was_training)
-    return comparison(rows, data.labels) if rows else None
+    task = viewer.task
+    return comparison(rows, labels, task.draw_beside or task.draw) if rows else None
 
 
 def spread_samples(split: Split, number: int) -> Iterator[Sample]:

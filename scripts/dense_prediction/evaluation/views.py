@@ -5,17 +5,19 @@ scale or direction as probabilities. One view that is the whole picture gives ex
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
 from ..batches.geometry import geometries
-from ..batches.types import Batch, Prediction, PredictionOptions, Task
+from ..batches.types import Batch, Prediction, PredictionOptions
 from ..errors import UserError
-from ..models.heads.registry import Head
-from ..models.semantic import dense_scores, semantic_predictions
+from ..models.head import Head
+from ..models.semantic import semantic_predictions
 from ..recipes.schema import EvaluationOptions
+from ..tasks import Task
 
 
 Size = tuple[int, int]
@@ -23,41 +25,56 @@ Scorer = Callable[[torch.Tensor], torch.Tensor]
 """An image (1, 3, h, w) -> class scores (1, num_labels, h', w') of any resolution."""
 
 
-def predict(
-    model: nn.Module, head: Head, batch: Batch, task: Task, options: PredictionOptions, recipe: EvaluationOptions
-) -> list[Prediction]:
-    """One prediction for each image of a batch on the model's device.
+@dataclass(frozen=True)
+class Viewer:
+    """How the models of a head look at pictures.
+
+    Attributes:
+        views: of each picture.
+        options: how much of what a model sees becomes a prediction.
+    """
+
+    head: Head
+    task: Task
+    views: EvaluationOptions
+    options: PredictionOptions
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """One prediction for each image of a batch on the model's device."""
+        if self.views.is_plain:
+            return self.glance(model, batch)
+
+        def score(image: torch.Tensor) -> torch.Tensor:
+            mask = torch.ones_like(image[:, 0], dtype=torch.int64)
+            inputs = self.head.model_inputs({"pixel_values": image, "pixel_mask": mask})
+            return self.head.scores(model(**inputs)).float()
+
+        predictions = []
+        for image in _unpadded(batch):
+            scores = average_over_views(score, image["pixel_values"], self.views, self.head.probabilities)
+            predictions += semantic_predictions(scores, image)
+        return predictions
+
+    def glance(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """The same from the pictures as they are, whatever `views` says."""
+        return self.head.predict(model(**self.head.model_inputs(batch)), batch, self.task, self.options)
+
+
+def check_views(task: Task, views: EvaluationOptions) -> None:
+    """Refuse several views of a picture where a task's predictions cannot be averaged.
 
     Raises:
-        UserError: the recipe asks for several views of a task that is not semantic segmentation.
+        UserError: for these.
     """
-    check_views(task, recipe)
-    if recipe.is_plain:
-        return head.predict(model(**head.model_inputs(batch)), batch, task, options)
-
-    def score(image: torch.Tensor) -> torch.Tensor:
-        mask = torch.ones_like(image[:, 0], dtype=torch.int64)
-        return head.scores(model(**head.model_inputs({"pixel_values": image, "pixel_mask": mask}))).float()
-
-    # Softmax is for logits; Mask2Former's scores are sums of probabilities.
-    normalize = _softmax if head.scores is dense_scores else _unchanged
-    predictions = []
-    for image in _unpadded(batch):
-        scores = average_over_views(score, image["pixel_values"], recipe, normalize)
-        predictions += semantic_predictions(scores, image)
-    return predictions
-
-
-def check_views(task: Task, recipe: EvaluationOptions) -> None:
-    """Refuse views of tasks whose predictions cannot be averaged."""
-    if task != "semantic_segmentation" and not recipe.is_plain:
+    if not task.averages_views and not views.is_plain:
         raise UserError(
-            f"evaluation.scales, flip and window are for semantic_segmentation, not for task={task}: leave them out"
+            f"evaluation.scales, flip and window are for semantic_segmentation, not for task={task.name}: leave them "
+            "out"
         )
 
 
 def average_over_views(
-    score: Scorer, image: torch.Tensor, recipe: EvaluationOptions, normalize: Scorer
+    score: Scorer, image: torch.Tensor, options: EvaluationOptions, normalize: Scorer
 ) -> torch.Tensor:
     """Mean class probabilities at the image's size, or, of a single view, its scores as they are.
 
@@ -65,12 +82,14 @@ def average_over_views(
         image: (1, 3, height, width).
         normalize: scores -> probabilities, both (1, num_labels, height, width).
     """
-    views = [(scale, mirrored) for scale in recipe.scales for mirrored in ([False, True] if recipe.flip else [False])]
+    views = [
+        (scale, mirrored) for scale in options.scales for mirrored in ([False, True] if options.flip else [False])
+    ]
     size = image.shape[-2:]
     total = image.new_zeros(())
     for scale, mirrored in views:
         view = _resize(image, _scaled(size, scale), antialias=True)
-        scores = _scores_in_windows(score, view.flip(-1) if mirrored else view, recipe)
+        scores = _scores_in_windows(score, view.flip(-1) if mirrored else view, options)
         scores = scores.flip(-1) if mirrored else scores
         if len(views) == 1:
             return scores
@@ -85,10 +104,10 @@ def windows(size: Size, window: Size, stride: Size) -> Iterator[tuple[slice, sli
             yield slice(top, min(top + window[0], size[0])), slice(left, min(left + window[1], size[1]))
 
 
-def _scores_in_windows(score: Scorer, image: torch.Tensor, recipe: EvaluationOptions) -> torch.Tensor:
+def _scores_in_windows(score: Scorer, image: torch.Tensor, options: EvaluationOptions) -> torch.Tensor:
     """Scores of the whole image, or the mean over its windows, (1, num_labels, height, width)."""
     size = image.shape[-2:]
-    places = [] if recipe.window is None else list(windows(size, recipe.window, recipe.stride))
+    places = [] if options.window is None else list(windows(size, options.window, options.stride))
     if len(places) < 2:
         return score(image)
     total, count = None, image.new_zeros(size)
@@ -126,11 +145,3 @@ def _resize(maps: torch.Tensor, size: Size, antialias: bool = False) -> torch.Te
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def _softmax(scores: torch.Tensor) -> torch.Tensor:
-    return scores.softmax(1)
-
-
-def _unchanged(scores: torch.Tensor) -> torch.Tensor:
-    return scores

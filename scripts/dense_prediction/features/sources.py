@@ -16,8 +16,8 @@ from ..errors import UserError
 from ..models.backbones import build_backbone
 from ..models.building import encoder_of
 from ..models.options import BackboneOptions
+from ..models.saved_models import read_model
 from ..models.simple_feature_pyramid import STRIDES, SimpleFeaturePyramidConfig
-from ..prediction.saved_models import load_model
 
 
 Statistics = tuple[list[float], list[float]]
@@ -48,7 +48,7 @@ def from_folder(folder: Path, device: torch.device) -> FeatureSource:
     if _holds_backbone(folder):
         recipe = BackboneOptions(checkpoint=str(folder))
         return _source(build_backbone(recipe, list(STRIDES)).to(device), _processor_in(folder))
-    model, processor = load_model(folder, device)
+    model, processor = read_model(folder, device)
     backbone = encoder_of(model)
     if not isinstance(backbone.config, ViTCoMerConfig):
         raise UserError(f"{folder}: its backbone is a {type(backbone).__name__}, not a ViT-CoMer or its baseline")

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
-from ..models.queries import smallest_side
+from ..models.heads import known_head
 
 
 SIZE = 512
@@ -52,13 +52,15 @@ def measure_backbone(config: ViTCoMerConfig) -> Facts:
 
 def measure_model(model: PreTrainedModel) -> Facts:
     """Of a backbone or a head's model: its class and parameters, its backbone, and a limit of the head's own."""
-    config, side = getattr(model.config, "backbone_config", model.config), smallest_side(model.config)
+    config, head = getattr(model.config, "backbone_config", model.config), known_head(model)
     facts = {
         "model": type(model).__name__,
         "parameters": model.num_parameters(),
         "backbone": measure_backbone(config),
     }
-    return facts if side is None else facts | {"smallest_side": side}
+    if head is None or head.smallest_side is None:
+        return facts
+    return facts | {"smallest_side": head.smallest_side(model.config)}
 
 
 def _sampling_flops(table: torch.Size, rows: torch.Size, *_: Any, **__: Any) -> int:

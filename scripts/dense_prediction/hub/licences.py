@@ -1,6 +1,7 @@
 """Under which licence a repository goes up. Weights inherit that of the plain ViT that they were trained from."""
 
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import timm
@@ -10,7 +11,6 @@ from ..errors import UserError
 from .cards.metadata import KNOWN
 
 
-OURS = Path(__file__).parents[3] / "LICENSE"
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
 """Licences of weights under which what is trained from them may be published under Apache-2.0."""
 
@@ -26,6 +26,14 @@ class Licence:
 
     name: str
     text: Path
+
+
+def our_licence() -> Path:
+    """The text of this project's own licence: in a checkout, or as it was installed."""
+    in_checkout = Path(__file__).parents[3] / "LICENSE"
+    if in_checkout.is_file():
+        return in_checkout
+    return next(Path(file.locate()) for file in metadata.files("vit-comer") or () if file.name == "LICENSE")
 
 
 def licence_metadata(name: str) -> dict[str, str]:
@@ -61,7 +69,7 @@ def find_licence(trunk_config: PreTrainedConfig, name: str | None, text: Path | 
     """
     trunk, inherited = trunk_name(trunk_config), inherited_licence(trunk_config)
     if name is None and text is None and inherited is None:
-        return Licence("apache-2.0", OURS)
+        return Licence("apache-2.0", our_licence())
     if name is None or text is None:
         raise UserError(f"{_demand(trunk, inherited)} and --license-file FILE with its text")
     if not text.is_file():

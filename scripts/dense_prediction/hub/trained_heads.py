@@ -10,9 +10,10 @@ from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from ..evaluation.tasks import find_task
 from ..models.backbones import build_backbone
 from ..models.building import build_model
-from ..models.heads.registry import HEADS
+from ..models.heads import find_head
 from ..recipes.loading import load_recipe
 from ..recipes.schema import Recipe
 from .cards.card import CARDS, Dataset
@@ -98,7 +99,6 @@ def recipe_of(result: Result) -> Recipe:
 def build_head(result: Result) -> PreTrainedModel:
     """The model that was trained, with random weights."""
     recipe = recipe_of(result)
-    config = str(ROOT / recipe.backbone.config)
-    backbone_recipe = dataclasses.replace(recipe.backbone, config=config, trunk_weights=None)
-    backbone = build_backbone(backbone_recipe, HEADS[recipe.head.name].out_features)
-    return build_model(recipe.head, backbone, result.classes, recipe.task)
+    backbone_recipe = dataclasses.replace(recipe.backbone, trunk_weights=None)
+    backbone = build_backbone(backbone_recipe, find_head(recipe.head.name).out_features)
+    return build_model(recipe.head, backbone, result.classes, find_task(recipe.task))

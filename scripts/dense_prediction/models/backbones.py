@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
-from modeling_vit_comer.configuration_vit_comer import TRANSFORMERS_FAMILIES
+from modeling_vit_comer.presets import preset_path
+from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS
 
 from ..errors import UserError
 from ..options import merge
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
-from .building import check_fields
-from .heads.registry import HEADS
+from .building import check_fields, encoder_of
+from .heads import head_names, head_of, known_head
 from .options import BackboneOptions
-from .trained_backbones import backbone_fields, backbone_weights, head_for
 
+
+_logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
@@ -47,7 +50,7 @@ def build_backbone(recipe: BackboneOptions, out_features: list[str] | None = Non
     if recipe.trunk is not None:
         return _from_trunk(recipe, overrides)
     if recipe.config is not None:
-        backbone = AutoBackbone.from_config(_config(_fields_from_file(Path(recipe.config), overrides)))
+        backbone = AutoBackbone.from_config(_config(_fields_from_file(_config_file(recipe.config), overrides)))
     else:
         backbone = _from_checkpoint(recipe.checkpoint, overrides)
     if recipe.trunk_weights is not None:
@@ -84,7 +87,7 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
             f"backbone.trunk={recipe.trunk} brings a trunk and its weights: it needs backbone.config, and neither "
             "backbone.checkpoint nor trunk_weights nor overrides.trunk_config"
         )
-    fields = _fields_from_file(Path(recipe.config), overrides)
+    fields = _fields_from_file(_config_file(recipe.config), overrides)
     fields.pop("trunk_config", None)
     model_class = MODEL_FOR_BACKBONE_MAPPING[CONFIG_MAPPING[fields.pop("model_type")]]
     if not hasattr(model_class, "from_trunk"):
@@ -94,6 +97,17 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
     # An unknown or missing name, weights that do not fit, a wrong field of the config.
     except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
+
+
+def _config_file(config: str) -> Path:
+    """The JSON file at a path, or of a preset that is called so."""
+    path = Path(config).expanduser()
+    if path.suffix == ".json" or path.is_file():
+        return path
+    try:
+        return preset_path(config)
+    except ValueError as error:
+        raise UserError(f"backbone.config={config}: {error}") from error
 
 
 def _fields_from_file(path: Path, overrides: Fields) -> Fields:
@@ -129,7 +143,7 @@ def _check_overrides(fields: Fields, overrides: Fields) -> None:
     _check_tree(fields, overrides, "backbone.overrides", sorted(_backbone_types()))
     if isinstance(trunk := overrides.get("trunk_config"), dict):
         before = {"model_type": "timm_wrapper"} | (fields.get("trunk_config") or {})
-        _check_tree(before, trunk, "backbone.overrides.trunk_config", ["timm_wrapper", *TRANSFORMERS_FAMILIES])
+        _check_tree(before, trunk, "backbone.overrides.trunk_config", ["timm_wrapper", *TRANSFORMERS_TRUNKS])
 
 
 def _check_tree(fields: Fields, overrides: Fields, key: str, known: list[str]) -> None:
@@ -170,12 +184,30 @@ def _saved_config(checkpoint: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and head_for(config) is None:
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and known_head(config) is None:
         raise UserError(
             f"backbone.checkpoint={checkpoint} is a {config.model_type}: give the folder or Hub id of a backbone, or "
-            f"of a trained model, whose head starts anew: {', '.join(HEADS)}"
+            f"of a trained model, whose head starts anew: {', '.join(head_names())}"
         )
     return config
+
+
+def backbone_fields(config: PreTrainedConfig) -> Fields:
+    """The fields of the backbone's config in that of a trained model, but what the training had frozen."""
+    fields = config.backbone_config.to_dict()
+    return {name: value for name, value in fields.items() if name != "freeze_trunk"}
+
+
+def backbone_weights(checkpoint: str, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """The weights of the backbone in the trained model of that config, in float32."""
+    model_class = head_of(config).model_class
+    model = model_class.from_pretrained(checkpoint, config=config, dtype=torch.float32)
+    _logger.warning(
+        "backbone.checkpoint=%s: the backbone of this %s goes on, its head is dropped and the new one starts anew",
+        checkpoint,
+        model_class.__name__,
+    )
+    return encoder_of(model).state_dict()
 
 
 def _backbone_types() -> set[str]:

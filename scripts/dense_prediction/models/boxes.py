@@ -1,28 +1,70 @@
 """The DETR family: sets of boxes, of which each has one class."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch import nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, Size, geometries
-from ..batches.types import Batch, Prediction, PredictionOptions, Task, Tensors
+from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
+from ..tasks import Task
 
+
+CLASS_PROBABILITY = 0.01
 
 Reference = Callable[[Geometry], Size]
 """The size that a model's relative boxes are relative to."""
 
 
 def of_image(geometry: Geometry) -> Size:
-    """DETR and Deformable DETR see by `pixel_mask` where an image ends."""
+    """DETR and its kin see by `pixel_mask` where an image ends."""
     return geometry.resized
 
 
 def of_padded_image(geometry: Geometry) -> Size:
     """RT-DETR and its successors take no notice of `pixel_mask`: to them the padding is image."""
     return geometry.padded
+
+
+def detection_head(processor_class: type[BaseImageProcessor], reference: Reference) -> dict[str, Any]:
+    """What all heads with sets of boxes have in common."""
+    return {
+        "tasks": ("object_detection",),
+        "processor_class": processor_class,
+        "targets": box_targets(reference),
+        "predict": predict_boxes(processor_class, reference),
+    }
+
+
+def detr_head(processor_class: type[BaseImageProcessor]) -> dict[str, Any]:
+    """What DETR and its kin have in common."""
+    return detection_head(processor_class, of_image) | {"loss_module": "transformers.loss.loss_for_object_detection"}
+
+
+@torch.no_grad()
+def set_priors(classes: nn.Linear, boxes: nn.Linear, size_logit: float) -> None:
+    """Let every class be improbable for every query, and every box sit on its reference point with sides of one size.
+
+    Without it a query starts with each class at 1/2, and the first thousands of steps go into unlearning that
+    (focal loss: Lin et al. 2017, section 4.1).
+
+    Args:
+        classes, boxes: the last layers, of which `boxes` gives the logits of centre, width and height.
+    """
+    nn.init.constant_(classes.bias, math.log(CLASS_PROBABILITY / (1 - CLASS_PROBABILITY)))
+    nn.init.zeros_(boxes.weight)
+    nn.init.zeros_(boxes.bias)
+    boxes.bias[2:] = size_logit
+
+
+def count_boxes(batch: Batch) -> int:
+    return sum(len(target["labels"]) for target in batch["targets"])
 
 
 def box_targets(reference: Reference) -> Callable[[Batch, Task], Tensors]:

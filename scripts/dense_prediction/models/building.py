@@ -3,25 +3,28 @@
 import dataclasses
 import difflib
 from collections.abc import Collection
+from itertools import zip_longest
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_vit_comer import use_kernel_in_heads
 from modeling_vit_comer.deformable_heads import can_switch
+from modeling_vit_comer.heads import attach_head
 
-from ..batches.types import Task
+from ..data.loading import Data
 from ..errors import UserError
-from .heads.registry import HEADS, Head
+from ..tasks import Task
+from .heads import all_heads, find_head, head_of
 from .options import HeadOptions
-from .queries import refuse_small_images
 
 
 def build_model(
     recipe: HeadOptions, backbone: PreTrainedModel, labels: list[str], task: Task, things: Collection[int] = ()
 ) -> PreTrainedModel:
-    """The head with random weights round `backbone`, whose weights it takes over.
+    """The head with random weights round a copy of `backbone`, ready to run.
 
     Its config also says what it is trained for, so that a saved model knows how to predict: `task`, and the ids of
     the countable classes in `things`.
@@ -30,56 +33,50 @@ def build_model(
         UserError: the head is not for the task, or `recipe.config` names a field that the head's config has not, or
             gives it a wrong value.
     """
-    head = HEADS[recipe.name]
-    if task not in head.tasks:
-        able = [name for name, other in HEADS.items() if task in other.tasks]
-        raise UserError(f"head.name={recipe.name} cannot be trained for task={task}; use {' or '.join(able)}")
-    check_fields(head.config_class, recipe.config, "head.config")
-    fields = label_names(labels) | head.settings(recipe.config, backbone) | recipe.config
+    head = find_head(recipe.name)
+    if task.name not in head.tasks:
+        able = [name for name, other in all_heads().items() if task.name in other.tasks]
+        raise UserError(f"head.name={recipe.name} cannot be trained for task={task.name}; use {' or '.join(able)}")
+    _check_head_fields(head.config_class, recipe.config)
+    fields = label_names(labels) | recipe.config
     try:
-        config = head.config_class(backbone_config=backbone.config, **fields)
-        config.task, config.things = task, sorted(things)
-        model = head.model_class(config)
+        model = attach_head(backbone, head.model_class, entry=head.entry, out_features=backbone.out_features, **fields)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"head.config: {' '.join(str(error).split())}") from error
+    model.config.task, model.config.things = task.name, sorted(things)
     head.initialize(model)
-    model.get_submodule(head.encoder).load_state_dict(backbone.state_dict(), strict=True)
-    run_on_kernel(model)
-    refuse_small_images(model)
+    make_ready(model)
     return model
 
 
-def run_on_kernel(model: PreTrainedModel) -> None:
-    """Let the head's own deformable attention, where it has any, run on the kernel that the backbone runs on."""
+def make_ready(model: PreTrainedModel) -> None:
+    """Let the deformable attention of the head, where it has any, run on the kernel that the backbone runs on."""
     if any(can_switch(module) for module in model.modules()):
         use_kernel_in_heads(model)
-
-
-def head_of(model: PreTrainedModel) -> Head:
-    """The entry for a model's class.
-
-    Raises:
-        KeyError: the model is none of `HEADS`.
-    """
-    for head in HEADS.values():
-        if isinstance(model, head.model_class):
-            return head
-    raise KeyError(type(model).__name__)
+    head_of(model).prepare(model)
 
 
 def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The backbone inside a head's model."""
-    return model.get_submodule(head_of(model).encoder)
+    return model.get_submodule(head_of(model).entry.backbone)
 
 
-def task_of(model: PreTrainedModel) -> Task:
-    """What a model was trained for; the first task of its head if its config does not say."""
+def task_of(model: PreTrainedModel) -> str:
+    """The task that a model was trained for; the first one of its head if its config does not say."""
     return getattr(model.config, "task", head_of(model).tasks[0])
 
 
 def things_of(model: PreTrainedModel) -> frozenset[int]:
     """The ids of the countable classes of a model for panoptic segmentation."""
     return frozenset(getattr(model.config, "things", ()))
+
+
+def _check_head_fields(config_class: type[PreTrainedConfig], fields: dict[str, Any]) -> None:
+    """Of the head's config, and of the configs that stand in it, such as that of MaskFormer's decoder."""
+    check_fields(config_class, fields, "head.config")
+    for name, sub_config in config_class.sub_configs_defaults.items():
+        if isinstance(inner := fields.get(name), dict):
+            check_fields(CONFIG_MAPPING[sub_config.model_type], inner, f"head.config.{name}")
 
 
 def label_names(labels: list[str]) -> dict[str, dict[Any, Any]]:
@@ -95,3 +92,32 @@ def check_fields(config_class: type[PreTrainedConfig], fields: dict[str, Any], k
             close = difflib.get_close_matches(name, known, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else f", it has {', '.join(known)}"
             raise UserError(f"{key}.{name}: {config_class.__name__} has no such field{hint}")
+
+
+def labels_of(model: PreTrainedModel) -> list[str]:
+    """Class names in the order of their ids."""
+    return [model.config.id2label[label] for label in range(model.config.num_labels)]
+
+
+def check_fits(model: PreTrainedModel, data: Data, task: Task) -> None:
+    """Refuse to measure a model by data of another task or with other classes: every number would be wrong.
+
+    Raises:
+        UserError: the task, a class name, the order of the classes or, of panoptic data, what is countable differs.
+    """
+    if task_of(model) != task.name:
+        raise UserError(f"the model was trained for {task_of(model)}, the recipe's task is {task.name}; set task=...")
+    pairs = zip_longest(labels_of(model), data.labels)
+    for index, (trained, annotated) in enumerate(pairs):
+        if trained != annotated:
+            raise UserError(
+                f"class {index} is {_name(trained)} to the model and {_name(annotated)} in the data: the model was "
+                f"trained with {model.config.num_labels} classes, the data has {len(data.labels)}; set data.labels"
+            )
+    if "segment_map" in task.columns and things_of(model) != data.things:
+        differing = ", ".join(data.labels[index] for index in sorted(things_of(model) ^ data.things))
+        raise UserError(f"{differing}: countable either to the model or in the data, but not to both")
+
+
+def _name(label: str | None) -> str:
+    return "nothing" if label is None else repr(label)

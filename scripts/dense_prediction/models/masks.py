@@ -1,25 +1,31 @@
-"""Mask2Former: sets of masks, of which each has one class. They make semantic, instance or panoptic segmentations.
+"""MaskFormer and Mask2Former: sets of masks, of which each has one class.
 
-The predictions are those of the official code (`maskformer_model.py` of facebookresearch/Mask2Former). We do not use
-`Mask2FormerImageProcessor.post_process_*`, which first squeezes the masks of every image to 384 x 384. Beside that,
-its panoptic one counts the area of a mask after the mask was multiplied by its score, gives pixels outside all masks
-to the nearest one, and, after merging a class that is not countable, gives the next segment an id in use.
+They make semantic, instance or panoptic segmentations. The predictions are those of the official code
+(`maskformer_model.py` of facebookresearch/Mask2Former). We do not use the image processors' `post_process_*`:
+Mask2Former's first squeezes the masks of every image to 384 x 384. Beside that, the panoptic ones count the area of a
+mask after the mask was multiplied by its score, give pixels outside all masks to the nearest one, and, after merging a
+class that is not countable, give the next segment an id in use.
 """
+
+from typing import Any
 
 import torch
 from torchvision.ops import masks_to_boxes
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, geometries
-from ..batches.types import Batch, Prediction, PredictionOptions, Task, Tensors
+from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX, VOID
+from ..tasks import Task
 from .semantic import pad_to, semantic_predictions
 
 
 def mask_targets(batch: Batch, task: Task) -> Tensors:
     """For each image `mask_labels` (N, h, w) float, over the padded image, and `class_labels` (N,)."""
     size = batch["pixel_values"].shape[-2:]
-    pairs = [_MASKS[task](target) for target in batch["targets"]]
+    masks_of = next(make for column, make in _MASKS.items() if column in task.columns)
+    pairs = [masks_of(target) for target in batch["targets"]]
     # Padded to the batch, as the loss samples masks and predictions at the same relative positions.
     masks = [pad_to(masks.float(), size, value=0) for masks, _ in pairs]
     return {"mask_labels": masks, "class_labels": [labels for _, labels in pairs]}
@@ -41,11 +47,8 @@ def _panoptic_masks(target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     return target["segment_map"] == positions[:, None, None], target["labels"]
 
 
-_MASKS = {
-    "semantic_segmentation": _semantic_masks,
-    "instance_segmentation": _instance_masks,
-    "panoptic_segmentation": _panoptic_masks,
-}
+_MASKS = {"semantic_map": _semantic_masks, "masks": _instance_masks, "segment_map": _panoptic_masks}
+"""By the column that tells the tasks apart."""
 
 
 def query_scores(output: ModelOutput) -> torch.Tensor:
@@ -57,9 +60,9 @@ def query_scores(output: ModelOutput) -> torch.Tensor:
 
 def predict_masks(output: ModelOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
     """What the queries say of each image: class logits (Q, num_labels + 1) and mask logits (Q, h, w)."""
-    if task == "semantic_segmentation":
+    if "semantic_map" in task.columns:
         return semantic_predictions(query_scores(output), batch)
-    predict = predict_instances if task == "instance_segmentation" else predict_segments
+    predict = predict_instances if "masks" in task.columns else predict_segments
     queries = zip(output.class_queries_logits, output.masks_queries_logits, geometries(batch), strict=True)
     return [predict(classes.float(), masks.float(), geometry, options) for classes, masks, geometry in queries]
 
@@ -143,3 +146,17 @@ def _assign_pixels(
 def _labels_and_scores(found: list[tuple[int, float]]) -> Prediction:
     labels, scores = zip(*found, strict=True) if found else ((), ())
     return {"labels": torch.tensor(labels, dtype=torch.int64), "scores": torch.tensor(scores, dtype=torch.float32)}
+
+
+def mask_head(processor_class: type[BaseImageProcessor], loss_module: str) -> dict[str, Any]:
+    """What both heads have in common."""
+    return {
+        "tasks": ("semantic_segmentation", "instance_segmentation", "panoptic_segmentation"),
+        "processor_class": processor_class,
+        "targets": mask_targets,
+        "predict": predict_masks,
+        "scores": query_scores,
+        "size_divisor": 32,  # as in the official code
+        "loss_module": loss_module,
+        "needs_scipy": True,  # the model builds its loss when it is built
+    }

@@ -1,16 +1,19 @@
 """What a recipe may say of the model: its backbone and its head."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ..options import FORBID_UNKNOWN
+from .heads import check_name, head_names
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class BackboneOptions:
-    config: str | None = Field(None, description="JSON file of a backbone config, built with random weights")
+    config: str | None = Field(
+        None, description="preset, or JSON file of a backbone config, built with random weights"
+    )
     checkpoint: str | None = Field(
         None,
         description="folder or Hub id of a pretrained backbone, instead of config; "
@@ -26,7 +29,5 @@ class BackboneOptions:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class HeadOptions:
-    name: Literal["upernet", "mask2former", "detr", "deformable_detr", "rt_detr", "rt_detr_v2", "d_fine"] = Field(
-        description="which head of transformers"
-    )
+    name: Annotated[str, AfterValidator(check_name)] = Field(description=f"which head: {', '.join(head_names())}")
     config: dict[str, Any] = Field(default_factory=dict, description="fields of the head's transformers config")

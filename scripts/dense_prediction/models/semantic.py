@@ -5,8 +5,9 @@ from torch.nn.functional import pad
 from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, geometries
-from ..batches.types import Batch, Prediction, PredictionOptions, Task, Tensors
+from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX
+from ..tasks import Task
 
 
 def dense_targets(batch: Batch, task: Task) -> Tensors:
@@ -18,6 +19,15 @@ def dense_targets(batch: Batch, task: Task) -> Tensors:
 def dense_scores(output: ModelOutput) -> torch.Tensor:
     """Class scores (B, num_labels, h, w)."""
     return output.logits
+
+
+def dense_probabilities(scores: torch.Tensor) -> torch.Tensor:
+    """Of class scores (B, num_labels, h, w), which are logits."""
+    return scores.softmax(1)
+
+
+def count_labelled_pixels(batch: Batch) -> int:
+    return sum(int((target["semantic_map"] != IGNORE_INDEX).sum()) for target in batch["targets"])
 
 
 def predict_dense(output: ModelOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:

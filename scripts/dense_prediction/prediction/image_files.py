@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from ..data.images import DAMAGED, to_rgb
@@ -82,6 +83,30 @@ def read_image(path: Path) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except DAMAGED as error:
         raise UserError(f"cannot read {path} as an image: {error}") from error
+
+
+def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
+    """A picture in RGB.
+
+    Args:
+        picture: of PIL, or an array (height, width, 3) or (height, width) of 8 bits.
+
+    Raises:
+        UserError: it is neither, or its numbers are no colours.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)) or picture.ndim < 2:
+            raise UserError(
+                f"an array of shape {picture.shape} and type {picture.dtype} is no picture: give one of 8 bits "
+                "(uint8) and shape (height, width, 3), in the order red, green, blue"
+            )
+        picture = Image.fromarray(picture)
+    if not isinstance(picture, Image.Image):
+        raise UserError(f"expected a file, a picture of PIL or an array of numpy, got a {type(picture).__name__}")
+    try:
+        return to_rgb(picture)
+    except ValueError as error:
+        raise UserError(f"the picture has no colours: {error}") from error
 
 
 def _images_in(folder: Path) -> list[Path]:

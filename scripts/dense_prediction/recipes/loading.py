@@ -1,22 +1,21 @@
 """From YAML files and `key=value` arguments to a checked `Recipe`."""
 
-import dataclasses
-import difflib
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from ..data.formats import format_of, formats_with
 from ..errors import UserError
 from ..options import Tree, merge
+from .compatibility import modernized, with_preset_name, without_foreign_keys
+from .keys import neighbours
 from .schema import Recipe
-
-
-_RECIPES_FOLDER = "recipes"
+from .shipped import RECIPES, configuration_folder, find_recipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,42 +36,39 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in the YAML file `path`, changed by `overrides` such as `"training.steps=100"`.
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe, changed by `overrides` such as `"training.steps=100"`.
+
+    Args:
+        recipe: path of a YAML file, or name of a recipe that comes with the package.
 
     Raises:
         UserError: a file is missing or no YAML; a key is unknown; a value is of the wrong type or out of its range.
     """
-    name = experiment_name(path)
-    tree = _read(path, ())
+    path = find_recipe(recipe)
+    written = {"name": experiment_name(path)} | modernized(_read(path, ()))
+    tree = copy.deepcopy(written)
     for override in overrides:
         _apply(tree, override)
-    if "name" in tree:
-        raise UserError(f"name is not to be set: the path of the recipe names it, here {name!r}")
-    return _validate({**tree, "name": name})
+    return _validate(_in_one_format(tree, written))
+
+
+def resolve(tree: Tree) -> Recipe:
+    """A recipe that a run has written down, with its name, such as in results.json; by this version or one before.
+
+    Raises:
+        UserError: a key is unknown, a value is of the wrong type or out of its range, or a label file is missing.
+    """
+    return _validate(modernized(tree))
 
 
 def experiment_name(path: Path) -> str:
     """`.../recipes/semantic_segmentation/x/y.yaml` -> `semantic_segmentation/x/y`; elsewhere the file's stem."""
     parts = path.resolve().with_suffix("").parts
-    if _RECIPES_FOLDER not in parts:
+    if RECIPES not in parts:
         return parts[-1]
-    last = len(parts) - 1 - parts[::-1].index(_RECIPES_FOLDER)
+    last = len(parts) - 1 - parts[::-1].index(RECIPES)
     return "/".join(parts[last + 1 :])
-
-
-def dotted_fields(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    """Every key that a recipe or a `key=value` may set, with its dataclass field."""
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type):
-            yield from dotted_fields(field.type, f"{prefix}{field.name}.")
-        elif prefix + field.name != "name":
-            yield prefix + field.name, field
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """What a key of `dotted_fields` is unless it is set; of `output`, with RECIPE for the recipe's name."""
-    return field.default.get_default(call_default_factory=True, validated_data={"name": "RECIPE"})
 
 
 def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
@@ -80,14 +76,35 @@ def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
     path = path.resolve()
     if path in readers:
         raise UserError(f"{path} is its own base, through {' -> '.join(str(reader) for reader in readers)}")
-    tree = _parse(path)
+    tree = _with_label_names(_parse(path), path.parent)
     bases = tree.pop("base", [])
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"{path}: base must be a list of YAML paths, got {bases!r}")
     merged: Tree = {}
     for base in bases:
         merged = merge(merged, _read(path.parent / base, (*readers, path)))
+    merged.pop("name", None)  # of a base
     return merge(merged, tree)
+
+
+def _with_label_names(tree: Tree, folder: Path) -> Tree:
+    """With names in the place of a file of names, which is looked for in `folder` first."""
+    data = tree.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("labels"), str):
+        return tree
+    return tree | {"data": data | {"labels": _read_names(data["labels"], folder)}}
+
+
+def _read_names(file: str, folder: Path) -> list[str]:
+    path = Path(file).expanduser()
+    # The version before took all such paths from the working folder, which was that of a checkout.
+    places = [parent / path for parent in (folder, Path(), configuration_folder().parent)]
+    found = next((place for place in places if place.is_file()), places[0])
+    try:
+        lines = found.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.labels={file}: cannot read {found.resolve()}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _parse(path: Path) -> Tree:
@@ -110,26 +127,37 @@ def _apply(tree: Tree, override: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{key}: cannot read the value {text!r}") from error
+    if key == "name":
+        raise UserError(f"name is not to be set: the path of the recipe names it, here {tree['name']!r}")
     *parents, leaf = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise UserError(f"{key}: {parent} is a value, it has no fields{_neighbours(key)}")
+            raise UserError(f"{key}: {parent} is a value, it has no fields{neighbours(key)}")
     tree[leaf] = value
 
 
+def _in_one_format(tree: Tree, written: Tree) -> Tree:
+    """Where another format of data is typed, what the file says of its own alone goes."""
+    data, before = tree.get("data"), written.get("data")
+    if not isinstance(data, dict) or not isinstance(before, dict) or format_of(data) is format_of(before):
+        return tree
+    return tree | {"data": without_foreign_keys(data, lambda key, value: before.get(key) == value)}
+
+
 def _validate(tree: Tree) -> Recipe:
+    tree = _with_label_names(with_preset_name(tree), Path())
     try:
         return TypeAdapter(Recipe).validate_python(tree)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(details) for details in error.errors())) from error
+        raise UserError("; ".join(_explain(details, tree) for details in error.errors())) from error
 
 
-def _explain(details: ErrorDetails) -> str:
+def _explain(details: ErrorDetails, tree: Tree) -> str:
     key = ".".join(str(part) for part in details["loc"])
     match details["type"]:
         case "unexpected_keyword_argument":
-            return f"unknown key {key!r}{_neighbours(key)}"
+            return f"unknown key {key!r}{_other_formats(key, tree) or neighbours(key)}"
         case "missing":
             return f"{key} is required: set it in the recipe or add {key}=... to the command"
         case "value_error":
@@ -138,10 +166,10 @@ def _explain(details: ErrorDetails) -> str:
             return f"{key}: got {details['input']!r} ({type(details['input']).__name__}): {details['msg']}"
 
 
-def _neighbours(key: str) -> str:
-    """`; did you mean ...` with the known keys that look like `key`, or whose last part looks like its last part."""
-    known = [name for name, _ in dotted_fields()]
-    close = difflib.get_close_matches(key, known, n=3)
-    leaves = difflib.get_close_matches(key.split(".")[-1], {name.split(".")[-1] for name in known}, n=2)
-    close += [name for name in known if name.split(".")[-1] in leaves]
-    return f"; did you mean {' or '.join(dict.fromkeys(close[:4]))}?" if close else "; --help lists all keys"
+def _other_formats(key: str, tree: Tree) -> str:
+    """` for data.format=...; data.format=... has it` for the end of a message, or nothing."""
+    room, _, leaf = key.partition(".")
+    names = formats_with(leaf) if room == "data" else []
+    return (
+        f" for data.format={format_of(tree['data']).format}; data.format={' or '.join(names)} has it" if names else ""
+    )

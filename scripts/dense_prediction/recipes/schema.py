@@ -3,10 +3,11 @@
 import fractions
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from ..batches.options import TransformOptions
+from ..data.formats import format_of, formats
 from ..data.options import DataOptions
 from ..models.options import BackboneOptions, HeadOptions
 from ..options import FORBID_UNKNOWN, Fraction, NonNegative, Positive, PositiveFloat
@@ -25,7 +26,18 @@ def _share_of_the_run(value: Any) -> float:
 
 ShareOfTheRun = Annotated[float, BeforeValidator(_share_of_the_run)]
 
-Task = Literal["semantic_segmentation", "instance_segmentation", "panoptic_segmentation", "object_detection"]
+
+def _of_its_format(value: Any, handler: ValidatorFunctionWrapHandler) -> DataOptions:
+    """The options of the format that `data` are in."""
+    if not isinstance(value, dict):
+        return handler(value)
+    cls = format_of(value)
+    if cls is None:
+        raise ValueError(f"format={value['format']!r}: expected one of {', '.join(formats())}")
+    return TypeAdapter(cls).validate_python(value | {"format": cls.format})
+
+
+Data = Annotated[DataOptions, WrapValidator(_of_its_format)]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -123,8 +135,11 @@ class EvaluationOptions:
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class Recipe:
     name: str = Field(description="the recipe's path below its recipes folder; not to be set")
-    task: Task = Field("semantic_segmentation", description="what to learn")
-    data: DataOptions
+    task: str = Field(
+        "semantic_segmentation",
+        description="what to learn: semantic_, instance_ or panoptic_segmentation, or object_detection",
+    )
+    data: Data
     transforms: TransformOptions
     backbone: BackboneOptions
     head: HeadOptions

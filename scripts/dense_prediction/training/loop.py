@@ -20,46 +20,32 @@ from accelerate.utils import (
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..batches.streams import Batch, EvaluationSet, TrainingStream, training_loader
-from ..batches.transforms import EvaluationTransform, TrainingTransform
-from ..data.loading import load_data
-from ..data.streaming import StreamedSplit
+from ..batches.streams import training_loader
+from ..batches.types import Batch
+from ..data.samples import Stream
 from ..errors import UserError
-from ..evaluation.measuring import evaluate
-from ..evaluation.metrics import build_metric
 from ..evaluation.metrics.metric import Numbers
-from ..evaluation.showing import draw_predictions
-from ..evaluation.views import check_views
+from ..experiment import Experiment
 from ..failures import check_loss, explained
-from ..models.backbones import build_backbone
-from ..models.building import build_model, encoder_of
-from ..models.heads.registry import HEADS
-from ..models.processors import build_processor, padding_divisor
+from ..models.building import encoder_of
+from ..models.heads import find_head
+from ..models.saved_models import save_model
 from ..recipes.schema import Recipe
 from ..seeds import seed_step
-from .checkpointing import (
-    FOLDER,
-    RunState,
-    find_checkpoint,
-    is_inside,
-    last_checkpoint,
-    read_state,
-    restore,
-    save_checkpoint,
-    write_state,
-)
+from .checkpoints import FOLDER, last_checkpoint, restore, save_checkpoint
 from .ema import build_average
 from .optimization import build_optimizer
 from .processes.accelerators import start_accelerator
 from .processes.batch_norm import synchronize_batch_norms
 from .processes.loss_normalization import process_weight, share_normalization
-from .processes.unused_parameters import MAY_LEAVE_OUT, freeze_unused
+from .processes.step_size import samples_per_step, warn_of_step_size
+from .processes.unused_parameters import freeze_unused
 from .progress import Progress
 from .results import write_results
-from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, carry_best, clear_output
-from .saving import save_model
+from .resuming import find_checkpoint, is_inside, resumed_state
+from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, RESULTS, carry_best, clear_output
+from .run_state import RunState, write_state
 from .schedules import build_scheduler, training_steps
-from .step_size import samples_per_step, warn_of_step_size
 from .trackers import check_trackers, flat_numbers, start_trackers
 
 
@@ -69,22 +55,19 @@ class TrainingRun:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.output = Path(recipe.output)
-        check_views(recipe.task, recipe.evaluation)
         check_trackers(recipe.training.trackers)
         self.accelerator = build_accelerator(recipe)
         if self.is_main:
             warn_of_step_size(recipe.training, self.accelerator.num_processes)
         checkpoint = find_checkpoint(recipe)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
-            self.data = load_data(recipe.data, recipe.task)
+            self.experiment = Experiment(recipe)
         self.state = self._read_state(checkpoint)
-        self.head = HEADS[recipe.head.name]
-        self.metric = build_metric(recipe.task, self.data.labels, self.data.things).primary
-        self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
+        self.metric = self.experiment.new_metric().primary
         set_seed(recipe.seed)
         with explained(self._whereabouts):
             self._build_model()
-        self._build_loaders()
+        self._build_loader()
         if checkpoint is not None:
             restore(self.accelerator, checkpoint, self.average)
         with explained(self._whereabouts):
@@ -110,16 +93,15 @@ class TrainingRun:
 
     def _read_state(self, checkpoint: Path | None) -> RunState:
         training, processes = self.recipe.training, self.accelerator.num_processes
-        length = None if isinstance(self.data.train, StreamedSplit) else len(self.data.train)
+        split = self.experiment.data.train
+        length = None if isinstance(split, Stream) else len(split)
         self.steps = training_steps(training, length, processes)
         step_size = samples_per_step(training, processes)
-        return RunState(step_size) if checkpoint is None else read_state(checkpoint, self.recipe, step_size)
+        return RunState(step_size) if checkpoint is None else resumed_state(checkpoint, self.recipe, step_size)
 
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
-        backbone = build_backbone(recipe.backbone, self.head.out_features)
-        model = build_model(recipe.head, backbone, self.data.labels, recipe.task, self.data.things)
-        share_normalization()
+        model = self.experiment.build_model()
         freeze_unused(encoder_of(model))
         if recipe.training.gradient_checkpointing:
             encoder_of(model).activation_checkpointing_enable()
@@ -133,20 +115,23 @@ class TrainingRun:
         scheduler = build_scheduler(optimizer, recipe, self.steps)
         self.model, self.optimizer, self.scheduler = accelerator.prepare(model, optimizer, scheduler)
 
-    def _build_loaders(self) -> None:
-        recipe, state = self.recipe, self.state
-        stream = TrainingStream(self.data.train, TrainingTransform(recipe.transforms), recipe.seed)
+    def _build_loader(self) -> None:
+        recipe, state, experiment = self.recipe, self.state, self.experiment
         positions = range(state.step * state.samples_per_step, self.steps * state.samples_per_step)
         batch_size, workers = recipe.training.batch_size, recipe.data.workers
         # Accelerate deals the batches out in turn, so that each step's samples are those of a run of one process.
-        loader = training_loader(stream, positions, batch_size, workers, self.size_divisor)
-        self.batches = self.accelerator.prepare(loader)
-        self.validation = EvaluationSet(self.data.validation, EvaluationTransform(recipe.transforms))
+        stream, divisor = experiment.training_stream(), experiment.size_divisor
+        self.batches = self.accelerator.prepare(training_loader(stream, positions, batch_size, workers, divisor))
 
     @property
     def evaluated_model(self) -> PreTrainedModel:
         """What is measured and saved: the average of the weights if there is one."""
         return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
+
+    @property
+    def results_file(self) -> Path:
+        """Where the numbers of the run are."""
+        return self.output / RESULTS
 
     @property
     def is_main(self) -> bool:
@@ -156,7 +141,7 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with explained(self._whereabouts):
+        with explained(self._whereabouts), share_normalization(self.experiment.head):
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
@@ -193,8 +178,8 @@ class TrainingRun:
         """
         accelerator, max_norm = self.accelerator, self.recipe.optimization.max_grad_norm
         with accelerator.accumulate(self.model):
-            loss = self.model(**self.head.loss_inputs(batch, self.recipe.task)).loss
-            loss = loss * process_weight(accelerator, self.recipe.head.name, batch)
+            loss = self.model(**self.experiment.loss_inputs(batch)).loss
+            loss = loss * process_weight(accelerator, self.experiment.head, batch)
             accelerator.backward(loss)  # divides by the number of accumulated passes
             if accelerator.sync_gradients and max_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -254,27 +239,12 @@ class TrainingRun:
             self._save_model(BEST_MODEL)
 
     def _measure(self) -> Numbers:
-        recipe, data = self.recipe, self.data
-        with self.accelerator.autocast():
-            return evaluate(
-                self.accelerator,
-                self.evaluated_model,
-                self.head,
-                self.validation,
-                task=recipe.task,
-                labels=data.labels,
-                things=data.things,
-                workers=recipe.data.workers,
-                size_divisor=self.size_divisor,
-                recipe=recipe.evaluation,
-            )
+        experiment = self.experiment
+        return experiment.measure(self.accelerator, self.evaluated_model, experiment.validation)
 
     def _draw(self, improves: bool) -> None:
         """Samples from all over the validation split, of this step and, if it is the best, as the run's picture."""
-        with self.accelerator.autocast():
-            page = draw_predictions(
-                self.evaluated_model, self.head, self.validation, self.data, self.recipe.task, self.size_divisor
-            )
+        page = self.experiment.draw(self.accelerator, self.evaluated_model)
         if page is None:
             return
         (self.output / PICTURES).mkdir(exist_ok=True)
@@ -296,8 +266,7 @@ class TrainingRun:
         average = self.average
         weights = self.accelerator.get_state_dict(self.model) if average is None else average.module.state_dict()
         if self.is_main:
-            processor = build_processor(self.recipe.head, self.recipe.transforms)
-            save_model(self.output / name, self.evaluated_model, weights, processor)
+            save_model(self.output / name, self.evaluated_model, weights, self.experiment.processor())
 
     def _is_stalled(self) -> bool:
         patience = self.recipe.training.early_stopping
@@ -330,13 +299,13 @@ class TrainingRun:
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate with the recipe's precision; the schedule is stepped once a step whatever the number of processes."""
-    training = recipe.training
+    training, leaves_out = recipe.training, find_head(recipe.head.name).may_leave_out
     return start_accelerator(
         training.mixed_precision,
         # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
         gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.head.name in MAY_LEAVE_OUT)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=leaves_out)],
         log_with=training.trackers or None,
         project_config=ProjectConfiguration(recipe.output, logging_dir=str(Path(recipe.output) / LOGS)),
     )

@@ -11,7 +11,8 @@ import torch
 
 from ..atomic_files import write_text
 from ..recipes.schema import Recipe
-from .checkpointing import RunState
+from .run_folder import RESULTS
+from .run_state import RunState
 
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "accelerate", "datasets", "numpy")
@@ -26,7 +27,7 @@ def write_results(
         metric: key of the number that chose the best model.
         finished: whether the run has come to its end.
     """
-    path = Path(recipe.output) / "results.json"
+    path = Path(recipe.output) / RESULTS
     best = {"step": state.best_step, "metric": metric, metric: state.best_score}
     content: dict[str, Any] = {"name": recipe.name, "task": recipe.task, "seed": recipe.seed, "finished": finished}
     content |= {"best": best, **dataclasses.asdict(state)}

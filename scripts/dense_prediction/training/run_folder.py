@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 from ..atomic_files import discard_folder
-from .checkpointing import FOLDER
+from .checkpoints import FOLDER
 
 
+RESULTS = "results.json"
 BEST_MODEL = "best_model"
 LAST_MODEL = "last_model"
 PICTURE = "predictions.png"
@@ -21,7 +22,7 @@ def clear_output(output: Path) -> None:
     """Remove what an earlier run left in the folder, and nothing else."""
     for name in (FOLDER, BEST_MODEL, LAST_MODEL, PICTURES, LOGS):
         discard_folder(output / name)
-    for name in (PICTURE, "results.json"):
+    for name in (PICTURE, RESULTS):
         (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
 

@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import UserError
 from ..recipes.schema import OptimizationOptions, Recipe, TrainingOptions
-from .step_size import samples_per_step
+from .processes.step_size import samples_per_step
 
 
 def training_steps(training: TrainingOptions, num_samples: int | None, num_processes: int) -> int:

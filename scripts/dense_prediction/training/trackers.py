@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from ..errors import UserError
+from ..options import flatten
 from ..recipes.schema import Recipe
-from .checkpointing import flatten
 
 
 PROJECT = "vit-comer"

@@ -76,8 +76,12 @@ def test_no_circle(root: Path) -> None:
 
 
 def test_imports_run_down_only() -> None:
-    up = [f"{name} imports {other}" for name, needs in graph(LIBRARY).items() for other in needs
-          if floor(other) < floor(name)]
+    up = [
+        f"{name} imports {other}"
+        for name, needs in graph(LIBRARY).items()
+        for other in needs
+        if floor(other) < floor(name)
+    ]
     assert not up
 
 

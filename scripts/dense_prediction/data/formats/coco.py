@@ -1,16 +1,36 @@
 """Detection and instance segmentation from COCO's JSON files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
+
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..instances import Instance, check_size, instance_fields
-from ..options import DataOptions
-from ..samples import Sample, Split, new_sample
-from ..source import Source, split_path
-from .coco_json import CocoFile, coco_labels, image_path
+from ..samples import Sample, Source, Split, new_sample
+from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
 from .coco_masks import decode_segmentation
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class CocoOptions(CocoJsonOptions):
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
+
+    format: Literal["coco"] = "coco"
+
+    def open(self, task: Task) -> Source:
+        """The JSON files that `annotations` names for each split, with the folders of `images`."""
+        train = CocoFile(self.place("annotations", "train_split"))
+        labels = coco_labels(self, train)
+
+        def open_split(key: str) -> Split:
+            file = train if key == "train_split" else CocoFile(self.place("annotations", key))
+            return CocoSplit(file, self.place("images", key), labels, "masks" in task.columns, self)
+
+        return Source(labels, frozenset(range(len(labels))), open_split)
 
 
 class CocoSplit:
@@ -20,12 +40,12 @@ class CocoSplit:
         masks: read the segmentations too.
     """
 
-    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, recipe: DataOptions) -> None:
-        self.records = file.records(recipe.bad_samples == "skip")
+    def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, options: CocoOptions) -> None:
+        self.records = file.records(options.skips_bad_samples)
         self.images = images
         self.labels = file.category_labels(labels)
         self.masks = masks
-        self.orientation = recipe.exif_orientation
+        self.orientation = options.exif_orientation
 
     def __len__(self) -> int:
         return len(self.records)
@@ -53,20 +73,3 @@ class CocoSplit:
             annotation.get("area"),
             decode_segmentation(annotation.get("segmentation"), size, name) if self.masks else None,
         )
-
-
-def open_coco(recipe: DataOptions, task: str) -> Source:
-    """The JSON files that `data.annotations` names for each split, with the folders of `data.images`.
-
-    Raises:
-        UserError: a file or folder is missing or damaged, or the class names contradict the categories.
-    """
-    train = CocoFile(split_path(recipe, "annotations", "train_split"))
-    labels = coco_labels(recipe, task, train)
-    masks = task == "instance_segmentation"
-
-    def open_split(key: str) -> Split:
-        file = train if key == "train_split" else CocoFile(split_path(recipe, "annotations", key))
-        return CocoSplit(file, split_path(recipe, "images", key), labels, masks, recipe)
-
-    return Source(labels, frozenset(range(len(labels))), open_split)

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
+from ...options import FORBID_UNKNOWN
 from ..bad_samples import HINT, BadSample
-from ..labels import choose_labels
-from ..options import DataOptions
+from ..options import SplitPlaces
 
 
 _logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class CocoJsonOptions(SplitPlaces):
+    annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
 
 
 class CocoFile:
@@ -103,14 +110,14 @@ class PackedRecords:
         return json.loads(self._text[start:end].tobytes())
 
 
-def coco_labels(recipe: DataOptions, task: str, file: CocoFile) -> list[str]:
+def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
     """The names of the file's categories, sorted by id, or the recipe's; categories are matched by name.
 
     Raises:
         UserError: the recipe names a class that is no category of the file.
     """
     names = [category["name"] for category in file.categories]
-    labels = choose_labels(recipe, task, names)
+    labels = options.class_names(names)
     strangers = [label for label in labels if label not in names]
     if strangers:
         raise UserError(

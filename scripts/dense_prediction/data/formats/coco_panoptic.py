@@ -1,31 +1,53 @@
 """Panoptic segmentation from COCO's JSON files and PNGs, whose colours are the numbers of segments."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read, read_rgb
-from ..options import DataOptions
-from ..samples import VOID, Sample, Split, new_sample, to_mask
-from ..source import Source, split_path
-from .coco_json import CocoFile, coco_labels, image_path
+from ..samples import VOID, Sample, Source, Split, new_sample
+from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
 
 
 NO_SEGMENT = 0
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class CocoPanopticOptions(CocoJsonOptions):
+    tasks: ClassVar[tuple[str, ...]] = ("panoptic_segmentation",)
+
+    format: Literal["coco_panoptic"] = "coco_panoptic"
+    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
+
+    def open(self, task: Task) -> Source:
+        """The JSON files of `annotations`, with the folders of `images` and of the PNGs, `masks`."""
+        train = CocoFile(self.place("annotations", "train_split"))
+        labels = coco_labels(self, train)
+
+        def open_split(key: str) -> Split:
+            file = train if key == "train_split" else CocoFile(self.place("annotations", key))
+            return PanopticSplit(file, self.place("images", key), self.place("masks", key), labels, self)
+
+        return Source(labels, _things(train, labels), open_split)
+
+
 class PanopticSplit:
     """The images of one JSON file, each with one annotation: a PNG and what its segments are."""
 
-    def __init__(self, file: CocoFile, images: Path, masks: Path, labels: list[str], recipe: DataOptions) -> None:
-        self.records = file.records(recipe.bad_samples == "skip")
+    def __init__(
+        self, file: CocoFile, images: Path, masks: Path, labels: list[str], options: CocoPanopticOptions
+    ) -> None:
+        self.records = file.records(options.skips_bad_samples)
         self.images, self.masks = images, masks
         self.labels = file.category_labels(labels)
-        self.orientation = recipe.exif_orientation
+        self.orientation = options.exif_orientation
 
     def __len__(self) -> int:
         return len(self.records)
@@ -41,15 +63,15 @@ class PanopticSplit:
         segments = self._segments(annotations[0], numbers, mask_path)
         return new_sample(image, str(path), fields["id"]) | segments
 
-    def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, torch.Tensor]:
+    def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, np.ndarray]:
         segments = annotation.get("segments_info", [])
         for segment in segments:
             if segment.get("category_id") not in self.labels or "id" not in segment:
                 raise BadSample(f"{path}: a segment has no id or an unknown category: {segment}")
         return {
-            "segment_map": to_mask(segment_map(numbers, [segment["id"] for segment in segments], path)),
-            "labels": torch.tensor([self.labels[segment["category_id"]] for segment in segments], dtype=torch.int64),
-            "is_crowd": torch.tensor([bool(segment.get("iscrowd")) for segment in segments], dtype=torch.bool),
+            "segment_map": segment_map(numbers, [segment["id"] for segment in segments], path),
+            "labels": np.array([self.labels[segment["category_id"]] for segment in segments], dtype=np.int64),
+            "is_crowd": np.array([bool(segment.get("iscrowd")) for segment in segments], dtype=bool),
         }
 
 
@@ -70,23 +92,6 @@ def segment_map(numbers: np.ndarray, known: list[int], path: Path) -> np.ndarray
     if not known:
         raise BadSample(f"{path} shows no segment")
     return np.array([listed[number] for number in present.tolist()])[places].reshape(numbers.shape)
-
-
-def open_coco_panoptic(recipe: DataOptions, task: str) -> Source:
-    """The JSON files of `data.annotations`, with the folders of `data.images` and of the PNGs, `data.masks`.
-
-    Raises:
-        UserError: a file or folder is missing or damaged, or the class names contradict the categories.
-    """
-    train = CocoFile(split_path(recipe, "annotations", "train_split"))
-    labels = coco_labels(recipe, task, train)
-
-    def open_split(key: str) -> Split:
-        file = train if key == "train_split" else CocoFile(split_path(recipe, "annotations", key))
-        images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
-        return PanopticSplit(file, images, masks, labels, recipe)
-
-    return Source(labels, _things(train, labels), open_split)
 
 
 def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:

@@ -1,69 +1,38 @@
 """Anything that `datasets.load_dataset` reads: a Hub id, a folder of parquet, an image folder with metadata."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
+from typing import ClassVar, Literal
 
-import datasets
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from ...errors import UserError
-from ..options import DataOptions
-from ..rows import READERS, RowReader, Rows
-from ..samples import Sample, Split
-from ..source import Source
-from ..streaming import StreamedSplit
-
-
-class DatasetSplit:
-    """One split of a dataset; each sample is checked when it is read."""
-
-    def __init__(self, dataset: datasets.Dataset, reader: RowReader) -> None:
-        self.dataset = reader.undecoded(dataset)
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.reader.read(self.dataset[index], f"sample {index} of {self.dataset.split}", index)
+from ...options import FORBID_UNKNOWN, Positive
+from ...tasks import Task
+from ..samples import Source
+from ..semantic_maps import SemanticOptions
 
 
-def open_dataset(recipe: DataOptions, task: str) -> Source:
-    """The dataset at `data.path`.
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class DatasetsOptions(SemanticOptions):
+    tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")
 
-    Raises:
-        UserError: it cannot be read, or lacks a split, a column or class names.
-    """
-    dataset = _load_dataset(recipe)
-    train = _select(dataset, recipe, "train_split")
-    if train.features is None:
-        raise UserError(f"data.path={recipe.path}: its columns are not known before it is read: set streaming=false")
-    reader = READERS[task](recipe, train.features)
+    format: Literal["datasets"] = "datasets"
+    image_column: str = Field("image", description="column with the image")
+    label_column: str = Field("label", description="column with the class ids, as large as the image")
+    objects_column: str = Field("objects", description="column with the bbox and category of each object")
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="of a bbox, in pixels")
+    streaming: bool = Field(False, description="read while training, for what is larger than the disk")
+    shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
 
-    def open_split(key: str) -> Split:
-        rows = _select(dataset, recipe, key)
-        if recipe.streaming:
-            return StreamedSplit(rows, reader, recipe.shuffle_buffer, recipe.bad_samples == "skip")
-        return DatasetSplit(rows, reader)
+    def open(self, task: Task) -> Source:
+        """Rows with an image and a label, or an image and its objects."""
+        # Not at the top: the library takes a second to import, which nobody shall wait for who does not use it.
+        from ..row_splits import open_rows
+        from ..rows import ObjectsReader, SemanticReader
 
-    things = frozenset(range(len(reader.labels))) if task == "object_detection" else frozenset()
-    return Source(reader.labels, things, open_split)
-
-
-def _load_dataset(recipe: DataOptions) -> Mapping[str, Rows]:
-    path = recipe.path
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and path.startswith((".", "/", "~")):
-        raise UserError(f"data.path={path}: there is no folder {folder.resolve()}; set data.path=FOLDER")
-    try:
-        return datasets.load_dataset(str(folder) if folder.is_dir() else path, streaming=recipe.streaming)
-    # What `datasets` raises depends on the builder, the network and the Hub; all of it means "not readable".
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"data.path={path}: neither a folder nor a Hub dataset that can be read: {reason}") from error
-
-
-def _select(dataset: Mapping[str, Rows], recipe: DataOptions, key: str) -> Rows:
-    name = getattr(recipe, key)
-    if name not in dataset:
-        raise UserError(f"data.{key}={name}: {recipe.path} has no such split, it has {', '.join(dataset)}")
-    return dataset[name]
+        if "semantic_map" in task.columns:
+            new_reader = partial(SemanticReader, self, columns=(self.image_column, self.label_column))
+        else:
+            columns = self.image_column, self.objects_column
+            new_reader = partial(ObjectsReader, self, columns=columns, box_format=self.box_format)
+        return open_rows(self, new_reader, self.shuffle_buffer if self.streaming else None)

@@ -3,17 +3,35 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
 from ..images import read, read_rgb
-from ..labels import choose_labels
-from ..options import DataOptions, ExifOrientation
-from ..samples import Sample, new_sample
-from ..semantic_maps import SemanticIds
-from ..source import Source, split_path
+from ..options import ExifOrientation, SplitPlaces
+from ..samples import Sample, Source, new_sample
+from ..semantic_maps import SemanticIds, SemanticOptions
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class FoldersOptions(SplitPlaces, SemanticOptions):
+    tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation",)
+
+    format: Literal["folders"] = "folders"
+    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
+    mask_suffix: str = Field(".png", description="what stands after the image's stem in a mask's name")
+
+    def open(self, task: Task) -> Source:
+        """The folders that `images` and `masks` name for each split."""
+        labels = self.class_names(None)
+        ids = SemanticIds.of(self, labels)
+        return Source(labels, frozenset(), lambda key: MaskSplit(_pairs(self, key), ids, self.exif_orientation))
 
 
 class MaskSplit:
@@ -34,31 +52,19 @@ class MaskSplit:
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
 
 
-def open_folders(recipe: DataOptions, task: str) -> Source:
-    """The folders that `data.images` and `data.masks` name for each split.
-
-    Raises:
-        UserError: a folder is missing or empty, or the recipe does not name the classes.
-    """
-    labels = choose_labels(recipe, task, None)
-    ids = SemanticIds.of(recipe, labels)
-    orientation = recipe.exif_orientation
-    return Source(labels, frozenset(), lambda key: MaskSplit(_pairs(recipe, key), ids, orientation))
-
-
-def _pairs(recipe: DataOptions, key: str) -> list[tuple[Path, Path]]:
+def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the mask of its stem; a mask that is missing is met when its sample is read."""
-    images, masks = split_path(recipe, "images", key), split_path(recipe, "masks", key)
+    images, masks = options.place("images", key), options.place("masks", key)
     found = images_below(images)
     folders = [masks / image.relative_to(images).parent for image in found]
-    pairs = [(image, folder / f"{image.stem}{recipe.mask_suffix}") for image, folder in zip(found, folders)]
+    pairs = [(image, folder / f"{image.stem}{options.mask_suffix}") for image, folder in zip(found, folders)]
     if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
         first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
         raise UserError(f"{first} and {second} in {images} would both have the mask {twice[0].name}: leave one out")
     if found and not any(mask.exists() for _, mask in pairs):
         raise UserError(
             f"no image in {images} has a mask in {masks}: {found[0].name} would have {pairs[0][1].name}; set "
-            f"data.mask_suffix (now {recipe.mask_suffix})"
+            f"data.mask_suffix (now {options.mask_suffix})"
         )
     return pairs
 

@@ -1,32 +1,69 @@
 """Drawn shapes as a dataset for every task, without a download."""
 
+from typing import ClassVar, Literal, Self
+
 import numpy as np
-import torch
-from torchvision import tv_tensors
-from torchvision.ops import masks_to_boxes
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
 from ..instances import Instance, instance_fields
-from ..options import DataOptions
-from ..samples import Sample, new_sample, to_mask
-from ..source import Source, known
+from ..options import DataOptions, it_has
+from ..samples import Sample, Source, new_sample
 from . import drawn_shapes as shapes
 
 
-SYNTHETIC = "synthetic_shapes"
 SIZE = 64
 SEEDS = {"train": 0, "validation": 1, "test": 2}
 SAMPLES = {"train": 4000, "validation": 100, "test": 100}
 BACKGROUND = 0
 
 
-class ShapesSplit:
-    """Drawn samples: see `shapes`. Detection and instance segmentation count the classes without the background."""
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class SyntheticShapesOptions(DataOptions):
+    """Splits train, validation and test. Only maps count the background as a class."""
 
-    def __init__(self, seed: int, length: int, task: str = "semantic_segmentation") -> None:
+    tasks: ClassVar[tuple[str, ...]] = (
+        "semantic_segmentation",
+        "instance_segmentation",
+        "panoptic_segmentation",
+        "object_detection",
+    )
+    has_path: ClassVar[bool] = False
+
+    path: str = "synthetic_shapes"
+    format: Literal["synthetic_shapes"] = "synthetic_shapes"
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        if self.path != self.format:
+            raise ValueError(f"path={self.path}: format={self.format} draws its pictures; set data.format, too")
+        return self
+
+    def open(self, task: Task) -> Source:
+        if self.labels is not None:
+            raise UserError(f"data.labels={self.labels}: {self.format} brings its own classes; leave data.labels out")
+        has_background = not {"semantic_map", "segment_map"}.isdisjoint(task.columns)
+        labels = list(shapes.LABELS if has_background else shapes.LABELS[1:])
+        countable = range(0) if "semantic_map" in task.columns else range(has_background, len(labels))
+        return Source(labels, frozenset(countable), lambda key: self._open_split(key, task))
+
+    def _open_split(self, key: str, task: Task) -> "ShapesSplit":
+        name = getattr(self, key)
+        if name not in SEEDS:
+            raise UserError(f"data.{key}={name}: {self.format} has no such split{it_has(SEEDS)}")
+        return ShapesSplit(SEEDS[name], SAMPLES[name], task.columns)
+
+
+class ShapesSplit:
+    """Drawn samples: see `drawn_shapes`."""
+
+    def __init__(self, seed: int, length: int, columns: tuple[str, ...] = ("semantic_map",)) -> None:
         self.seed = seed
         self.length = length
-        self.task = task
+        self.columns = columns
 
     def __len__(self) -> int:
         return self.length
@@ -35,54 +72,41 @@ class ShapesSplit:
         image, drawn = shapes.draw_shapes(self.seed, index, SIZE)
         return new_sample(image, f"shapes {self.seed}/{index}", index) | self._truth(drawn)
 
-    def _truth(self, drawn: list[tuple[int, np.ndarray]]) -> dict[str, torch.Tensor]:
-        if self.task == "semantic_segmentation":
+    def _truth(self, drawn: list[tuple[int, np.ndarray]]) -> dict[str, np.ndarray]:
+        if "semantic_map" in self.columns:
             return {"semantic_map": _paint([label for label, _ in drawn], [seen for _, seen in drawn])}
-        if self.task == "panoptic_segmentation":
+        if "segment_map" in self.columns:
             return _segments(drawn)
-        return _objects(drawn, masks=self.task == "instance_segmentation")
+        return _objects(drawn, masks="masks" in self.columns)
 
 
-def open_shapes(recipe: DataOptions, task: str) -> Source:
-    """Splits train, validation and test."""
-
-    def open_split(key: str) -> ShapesSplit:
-        name = getattr(recipe, key)
-        if name not in SEEDS:
-            raise UserError(f"data.{key}={name}: {SYNTHETIC} has no such split{known(SEEDS)}")
-        return ShapesSplit(SEEDS[name], SAMPLES[name], task)
-
-    if recipe.labels is not None:
-        raise UserError(f"data.labels={recipe.labels}: {SYNTHETIC} brings its own classes; leave data.labels out")
-    has_background = task in ("semantic_segmentation", "panoptic_segmentation")
-    labels = list(shapes.LABELS if has_background else shapes.LABELS[1:])
-    countable = frozenset() if task == "semantic_segmentation" else frozenset(range(has_background, len(labels)))
-    return Source(labels, countable, open_split)
-
-
-def _paint(values: list[int], masks: list[np.ndarray]) -> tv_tensors.Mask:
+def _paint(values: list[int], masks: list[np.ndarray]) -> np.ndarray:
     """(H, W) int64: each value where its mask is, and 0 elsewhere."""
     canvas = np.full((SIZE, SIZE), BACKGROUND, dtype=np.int64)
     for value, mask in zip(values, masks):
         canvas[mask] = value
-    return to_mask(canvas)
+    return canvas
 
 
-def _segments(drawn: list[tuple[int, np.ndarray]]) -> dict[str, torch.Tensor]:
+def _segments(drawn: list[tuple[int, np.ndarray]]) -> dict[str, np.ndarray]:
     """The background is a segment as well, the first."""
     labels = [BACKGROUND, *(label for label, _ in drawn)]
     return {
         "segment_map": _paint(list(range(1, len(labels))), [seen for _, seen in drawn]),
-        "labels": torch.tensor(labels),
-        "is_crowd": torch.zeros(len(labels), dtype=torch.bool),
+        "labels": np.array(labels, dtype=np.int64),
+        "is_crowd": np.zeros(len(labels), dtype=bool),
     }
 
 
-def _objects(drawn: list[tuple[int, np.ndarray]], masks: bool) -> dict[str, torch.Tensor]:
-    seen = torch.from_numpy(np.stack([mask for _, mask in drawn]))
-    boxes = masks_to_boxes(seen) + torch.tensor([0, 0, 1, 1])  # the last pixel belongs to the box
+def _objects(drawn: list[tuple[int, np.ndarray]], masks: bool) -> dict[str, np.ndarray]:
     instances = [
-        Instance(box, label - 1, shapes.LABELS[label], area=float(mask.sum()), mask=mask)
-        for box, (label, mask) in zip(boxes.tolist(), drawn)
+        Instance(_box(mask), label - 1, shapes.LABELS[label], area=float(mask.sum()), mask=mask)
+        for label, mask in drawn
     ]
-    return instance_fields(instances, (SIZE, SIZE), SYNTHETIC, "xyxy", masks)
+    return instance_fields(instances, (SIZE, SIZE), "synthetic_shapes", "xyxy", masks)
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    """Round what is seen, whose last pixel belongs to the box."""
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

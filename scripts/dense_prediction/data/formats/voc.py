@@ -2,22 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 from xml.etree import ElementTree
 
+from pydantic.dataclasses import dataclass
+
 from ...errors import UserError
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..instances import Instance, check_size, instance_fields
-from ..labels import choose_labels
-from ..options import DataOptions, ExifOrientation
-from ..samples import Sample, Split, new_sample
-from ..semantic_maps import SemanticIds
-from ..source import Source, known, root_folder
+from ..options import ExifOrientation, it_has
+from ..samples import Sample, Source, new_sample
+from ..semantic_maps import SemanticIds, SemanticOptions
 from .folders import MaskSplit
 
 
-LISTS = {"object_detection": "Main", "semantic_segmentation": "Segmentation"}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class VocOptions(SemanticOptions):
+    """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")
+
+    format: Literal["voc"] = "voc"
+
+    def open(self, task: Task) -> Source:
+        """Its masks or its boxes."""
+        return _open_masks(self) if "semantic_map" in task.columns else _open_boxes(self)
 
 
 class VocBoxes:
@@ -56,24 +71,25 @@ class VocBoxes:
         return Instance(box, label, category, is_crowd=element.findtext("difficult", "0").strip() == "1")
 
 
-def open_voc(recipe: DataOptions, task: str) -> Source:
-    """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval.
+def _open_boxes(options: VocOptions) -> Source:
+    root, labels = options.root_folder(), options.class_names(None)
 
-    Raises:
-        UserError: a folder or a list is missing, or the recipe does not name the classes.
-    """
-    root, labels = root_folder(recipe), choose_labels(recipe, task, None)
+    def open_split(key: str) -> VocBoxes:
+        return VocBoxes(root, _stems(options, root / "ImageSets" / "Main", key), labels, options.exif_orientation)
 
-    def open_split(key: str) -> Split:
-        stems = _stems(recipe, root / "ImageSets" / LISTS[task], key)
-        if task == "object_detection":
-            return VocBoxes(root, stems, labels, recipe.exif_orientation)
-        masks = [root / "SegmentationClass" / f"{stem}.png" for stem in stems]
-        pairs = [(image_file(root, stem), mask) for stem, mask in zip(stems, masks)]
-        return MaskSplit(pairs, SemanticIds.of(recipe, labels), recipe.exif_orientation)
+    return Source(labels, frozenset(range(len(labels))), open_split)
 
-    things = frozenset(range(len(labels))) if task == "object_detection" else frozenset()
-    return Source(labels, things, open_split)
+
+def _open_masks(options: VocOptions) -> Source:
+    root, labels = options.root_folder(), options.class_names(None)
+    ids = SemanticIds.of(options, labels)
+
+    def open_split(key: str) -> MaskSplit:
+        stems = _stems(options, root / "ImageSets" / "Segmentation", key)
+        pairs = [(image_file(root, stem), root / "SegmentationClass" / f"{stem}.png") for stem in stems]
+        return MaskSplit(pairs, ids, options.exif_orientation)
+
+    return Source(labels, frozenset(), open_split)
 
 
 def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float, float]:
@@ -89,11 +105,11 @@ def image_file(root: Path, stem: str) -> Path:
     return root / "JPEGImages" / f"{stem}.jpg"
 
 
-def _stems(recipe: DataOptions, folder: Path, key: str) -> list[str]:
-    path = folder / f"{getattr(recipe, key)}.txt"
+def _stems(options: VocOptions, folder: Path, key: str) -> list[str]:
+    path = folder / f"{getattr(options, key)}.txt"
     if not path.is_file():
-        names = known(sorted(file.stem for file in folder.glob("*.txt")))
-        raise UserError(f"data.{key}={getattr(recipe, key)}: {folder.resolve()} has no {path.name}{names}")
+        names = it_has(sorted(file.stem for file in folder.glob("*.txt")))
+        raise UserError(f"data.{key}={getattr(options, key)}: {folder.resolve()} has no {path.name}{names}")
     return path.read_text(encoding="utf-8").split()
 
 

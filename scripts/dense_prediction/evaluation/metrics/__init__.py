@@ -1,54 +1,24 @@
 """How good predictions are: one metric for each task, all of which add up over images and processes."""
 
-from collections.abc import Set
+from pathlib import Path
 
-from .average_precision import encode_masks
-from .confusion import (
-    class_accuracy,
-    class_iou,
-    confusion_matrix,
-    constant_mean_iou,
-    mean_class_accuracy,
-    mean_iou,
-    pixel_accuracy,
-)
-from .detection import DetectionMetric, InstanceMetric
-from .metric import Annotation, Metric, Number, Numbers
-from .panoptic import PanopticMetric
-from .semantic import SemanticMetric
+from ...errors import UserError
 
 
-__all__ = [
-    "Annotation",
-    "Metric",
-    "Number",
-    "Numbers",
-    "build_metric",
-    "class_accuracy",
-    "class_iou",
-    "confusion_matrix",
-    "constant_mean_iou",
-    "encode_masks",
-    "mean_class_accuracy",
-    "mean_iou",
-    "pixel_accuracy",
-]
-
-
-def build_metric(task: str, labels: list[str], things: Set[int] = frozenset()) -> Metric:
-    """The metric of a recipe's task, with nothing counted yet.
+def metric_script(name: str) -> str:
+    """The folder of a metric for the `evaluate` library: `evaluate.load(metric_script("box_ap"))`.
 
     Args:
-        labels: class names in the order of their ids.
-        things: ids of the countable classes, for panoptic segmentation.
+        name: "semantic_iou", "box_ap", "mask_ap" or "pq".
+
+    Raises:
+        UserError: there is no such metric.
     """
-    match task:
-        case "semantic_segmentation":
-            return SemanticMetric(labels)
-        case "object_detection":
-            return DetectionMetric(labels)
-        case "instance_segmentation":
-            return InstanceMetric(labels)
-        case "panoptic_segmentation":
-            return PanopticMetric(labels, things)
-    raise ValueError(f"{task!r} is no task")
+    here = Path(__file__).parent
+    # Inside an installed package, and beside the library in a checkout.
+    folders = (here / "library", here.parents[2] / "metrics")
+    root = next(folder for folder in folders if folder.is_dir())
+    known = sorted(path.name for path in root.iterdir() if (path / f"{path.name}.py").is_file())
+    if name not in known:
+        raise UserError(f"there is no metric {name!r} for evaluate.load; there are {', '.join(known)}")
+    return str(root / name)

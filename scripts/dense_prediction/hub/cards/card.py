@@ -11,12 +11,17 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ...models.heads import all_heads
 from ..backbone_facts import Facts
 from ..licences import licence_metadata
 from ..result_files import Result, Row, summarize
 
 
-CARDS = Path(__file__).parents[4] / "hub_cards"
+_INSTALLED = Path(__file__).parent / "files"
+
+CARDS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[4] / "hub_cards"
+"""The templates and, in a checkout, the cards and result files."""
+
 BACKBONE_TEMPLATE, HEAD_TEMPLATE = (CARDS / "templates" / name for name in ("backbone.md", "head.md"))
 
 PICTURE = (128, 96)
@@ -39,9 +44,6 @@ CALLS = {
     "zero-shot-object-detection": ', candidate_labels=["a cat", "a dog"]',
 }
 """What a pipeline takes beside the picture, by the task that a head was trained for, or by the pipeline."""
-
-NEEDS_SCIPY = ("Mask2Former", "MaskFormer")
-"""Models that build their loss when they are loaded, which asks for scipy; the DETR family asks while it trains."""
 
 COMER_BIBTEX = """\
 @inproceedings{xia2024vitcomer,
@@ -120,6 +122,11 @@ def pipeline_of(model_class: str) -> str | None:
     return next((task for ending, task in PIPELINES.items() if model_class.endswith(ending)), None)
 
 
+def needs_scipy(model_class: str) -> bool:
+    """Whether a model asks for scipy when it is loaded; others ask when they are trained."""
+    return any(head.needs_scipy for head in all_heads().values() if head.entry.model == model_class)
+
+
 def sections_of(template: Path) -> list[str]:
     """Headings of the second level, which every card from the template has."""
     lines = template.read_text(encoding="utf-8").splitlines()
@@ -168,7 +175,7 @@ def head_card(
         data.model_name = repository.rpartition("/")[2]
         data.eval_results = eval_results(result, dataset, pipeline, task)
     values |= {"model_class": model_class, "task": task.replace("_", " "), "licence": licence}
-    values["needs_scipy"] = model_class.startswith(NEEDS_SCIPY)
+    values["needs_scipy"] = needs_scipy(model_class)
     values |= {"dataset": dataset, "result": result, "call": CALLS.get(task, CALLS.get(pipeline, ""))}
     return fill(HEAD_TEMPLATE, data, repository, trunk, values)
 

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from modeling_vit_comer import ViTCoMerConfig
 
-from ...recipes.loading import dotted_fields
+from ...recipes.keys import dotted_fields
 from .source import CardSource, CodeBlock
 
 

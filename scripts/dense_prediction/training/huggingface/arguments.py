@@ -11,9 +11,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ...command_line import ArgumentParser
 from ...errors import UserError
+from ...models.heads import find_head
 from ...recipes.schema import Recipe
 from ..processes.accelerators import check_machine
-from ..processes.unused_parameters import MAY_LEAVE_OUT
 
 
 Flags = dict[str, Any]
@@ -195,6 +195,6 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
         "dataloader_num_workers": recipe.data.workers,
         "report_to": training.trackers or "none",
         # Trainer's own default changes with activation checkpointing; what a backbone leaves unused has been frozen.
-        "ddp_find_unused_parameters": recipe.head.name in MAY_LEAVE_OUT,
+        "ddp_find_unused_parameters": find_head(recipe.head.name).may_leave_out,
         "use_cpu": not torch.accelerator.is_available(),
     }

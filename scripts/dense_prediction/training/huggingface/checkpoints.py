@@ -10,8 +10,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ...errors import UserError
 from ...recipes.schema import Recipe
-from ..checkpointing import RunState, check_output, last_checkpoint
+from ..checkpoints import last_checkpoint
+from ..resuming import check_output
 from ..run_folder import clear_output
+from ..run_state import RunState
 
 
 SPEED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")

@@ -18,22 +18,17 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from ...batches.streams import EvaluationSet, TrainingStream, collate
-from ...batches.transforms import EvaluationTransform, TrainingTransform
+from ...batches.streams import collate
 from ...batches.types import Batch
-from ...data.loading import Data
 from ...errors import UserError
-from ...evaluation.measuring import evaluate
+from ...experiment import Experiment
 from ...failures import check_loss
-from ...models.heads.registry import HEADS
-from ...models.processors import build_processor, padding_divisor
-from ...recipes.schema import Recipe
 from ...seeds import seed_step
-from ..checkpointing import RunState, write_state
 from ..optimization import parameter_groups
-from ..processes.loss_normalization import process_weight
+from ..processes.loss_normalization import process_weight, share_normalization
+from ..run_state import RunState, write_state
 from ..schedules import build_scheduler
 from ..trackers import flat_numbers
 from .average import AverageCallback
@@ -55,28 +50,25 @@ class RecipeTrainer(Trainer):
 
     def __init__(
         self,
-        recipe: Recipe,
-        data: Data,
+        experiment: Experiment,
         model: PreTrainedModel,
         arguments: TrainingArguments,
         recipe_schedule: bool = True,
         seconds: float = 0.0,
     ) -> None:
-        self.recipe = recipe
-        self.data = data
-        self.head = HEADS[recipe.head.name]
+        self.experiment = experiment
+        self.recipe = recipe = experiment.recipe
         self.recipe_schedule = recipe_schedule
-        self.size_divisor = padding_divisor(recipe.head, recipe.transforms)
         self.samples_per_step = samples_per_step(arguments)
         self.started = time.perf_counter() - seconds
-        stream = TrainingStream(data.train, TrainingTransform(recipe.transforms), recipe.seed)
+        stream = experiment.training_stream()
         super().__init__(
             model,
             arguments,
-            partial(collate, size_divisor=self.size_divisor),
+            partial(collate, size_divisor=experiment.size_divisor),
             Subset(stream, range(arguments.max_steps * self.samples_per_step)),  # to Trainer, one long epoch
-            EvaluationSet(data.validation, EvaluationTransform(recipe.transforms)),
-            build_processor(recipe.head, recipe.transforms),
+            experiment.validation,
+            experiment.processor(),
             callbacks=[RunCallback()],
         )
         self.average = AverageCallback(self.accelerator, self.model, recipe.optimization)
@@ -89,6 +81,10 @@ class RecipeTrainer(Trainer):
         """What is evaluated and saved: while a training keeps an average of the weights, that."""
         return self.model if self.average.average is None else self.average.average.module
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with share_normalization(self.experiment.head):
+            return super().train(*args, **kwargs)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -96,8 +92,8 @@ class RecipeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        output = model(**self.head.loss_inputs(inputs, self.recipe.task))
-        loss = output.loss * process_weight(self.accelerator, self.recipe.head.name, inputs)
+        output = model(**self.experiment.loss_inputs(inputs))
+        loss = output.loss * process_weight(self.accelerator, self.experiment.head, inputs)
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -141,19 +137,7 @@ class RecipeTrainer(Trainer):
             UserError: the number that chooses the best model cannot be measured.
         """
         samples = dataloader.dataset
-        with self.accelerator.autocast():
-            numbers = evaluate(
-                self.accelerator,
-                self.measured_model,
-                self.head,
-                samples,
-                task=self.recipe.task,
-                labels=self.data.labels,
-                things=self.data.things,
-                workers=self.recipe.data.workers,
-                size_divisor=self.size_divisor,
-                recipe=self.recipe.evaluation,
-            )
+        numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
         flat = flat_numbers(numbers, metric_key_prefix)
         metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}

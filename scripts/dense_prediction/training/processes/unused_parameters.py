@@ -7,9 +7,6 @@ from transformers import PreTrainedModel
 IMAGE_SIDE = 64
 """Pixels; of the smallest image that every backbone takes."""
 
-MAY_LEAVE_OUT = ("rt_detr", "rt_detr_v2", "d_fine")
-"""Heads that do not use the embedding of noisy labels for a batch without any object."""
-
 
 def freeze_unused(encoder: PreTrainedModel) -> list[str]:
     """Freeze the parameters of a backbone that the feature maps it gives do not depend on, and return their names.

@@ -19,13 +19,15 @@ from dense_prediction.batches.streams import (
     training_loader,
 )
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
-from dense_prediction.data.bad_samples import BadSample, CheckedSplit
+from dense_prediction.data.bad_samples import BadSample
 from dense_prediction.data.formats.synthetic_shapes import ShapesSplit
-from dense_prediction.data.loading import TASKS
+from dense_prediction.data.loading import CheckedSplit
 from dense_prediction.data.samples import IGNORE_INDEX, Sample
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
+from dense_prediction.tasks import Task
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,12 @@ def recipe(recipe_file: Path) -> Recipe:
     return load_recipe(recipe_file)
 
 
-def stream_of(recipe: Recipe, length: int = 5, task: str = TASKS[0]) -> TrainingStream:
-    return TrainingStream(ShapesSplit(0, length, task), TrainingTransform(recipe.transforms), recipe.seed)
+def drawn_split(length: int, task: Task = TASKS["semantic_segmentation"]) -> CheckedSplit:
+    return CheckedSplit(ShapesSplit(0, length, task.columns), skip=False)
+
+
+def stream_of(recipe: Recipe, task: Task = TASKS["semantic_segmentation"]) -> TrainingStream:
+    return TrainingStream(drawn_split(5, task), TrainingTransform(recipe.transforms), recipe.seed)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -64,8 +70,8 @@ def test_each_epoch_is_another_permutation() -> None:
     assert [stream[position] for position in range(20)] == epochs[0], "going back must give the same order"
 
 
-@pytest.mark.parametrize("drawn", TASKS)
-def test_what_stands_at_a_position_does_not_depend_on_the_way_there(recipe: Recipe, drawn: str) -> None:
+@pytest.mark.parametrize("drawn", TASKS.values(), ids=TASKS)
+def test_what_stands_at_a_position_does_not_depend_on_the_way_there(recipe: Recipe, drawn: Task) -> None:
     unbroken = list(training_loader(stream_of(recipe, task=drawn), range(8), batch_size=2, workers=0))
     torch.manual_seed(123)
     resumed = list(training_loader(stream_of(recipe, task=drawn), range(4, 8), batch_size=2, workers=2))
@@ -75,7 +81,7 @@ def test_what_stands_at_a_position_does_not_depend_on_the_way_there(recipe: Reci
 
 def test_augmentation_varies_with_the_position_and_the_seed(recipe: Recipe) -> None:
     transform = TrainingTransform(recipe.transforms)
-    one, other = (TrainingStream(ShapesSplit(0, 1), transform, seed) for seed in (0, 1))
+    one, other = (TrainingStream(drawn_split(1), transform, seed) for seed in (0, 1))
     pictures = [one[0], one[1], other[0]]
     assert len({example["name"] for example in pictures}) == 1
     assert len({example["pixel_values"].numpy().tobytes() for example in pictures}) == 3
@@ -85,7 +91,7 @@ def test_data_leaves_the_global_generators_alone(recipe: Recipe) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     next(iter(training_loader(stream_of(recipe), range(2), batch_size=2, workers=0)))
-    data = EvaluationSet(ShapesSplit(0, 2), EvaluationTransform(recipe.transforms))
+    data = EvaluationSet(drawn_split(2), EvaluationTransform(recipe.transforms))
     assert len(list(evaluation_loader(data, range(2), workers=0))) == 2
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
@@ -203,8 +209,8 @@ def test_a_batch_has_a_multiple_of_the_divisor(divisor: int, size: tuple[int, in
 
 def test_the_loaders_take_the_divisor() -> None:
     transforms = TransformOptions(crop_size=(24, 40))
-    stream = TrainingStream(ShapesSplit(0, 2), TrainingTransform(transforms), 0)
-    data = EvaluationSet(ShapesSplit(0, 2), EvaluationTransform(transforms))
+    stream = TrainingStream(drawn_split(2), TrainingTransform(transforms), 0)
+    data = EvaluationSet(drawn_split(2), EvaluationTransform(transforms))
     batch = next(iter(training_loader(stream, range(2), 2, workers=0, size_divisor=32)))
     assert batch["pixel_values"].shape == (2, 3, 32, 64)
     batch = next(iter(evaluation_loader(data, range(2), workers=0, batch_size=2, size_divisor=48)))

@@ -12,17 +12,23 @@ from pycocotools import mask as coco_mask
 from torchvision.ops import masks_to_boxes
 
 from dense_prediction.data.bad_samples import BadSample
+from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_json import PackedRecords
 from dense_prediction.data.formats.coco_masks import run_lengths
+from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.loading import Data, load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import VOID
+from dense_prediction.data.tensors import to_tensors
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.tasks import Task
 from miniature import ROOT
 
 
 COCO_MINI = ROOT.parent / "shared" / "data" / "coco_mini"
 HEIGHT, WIDTH = 20, 30
+DETECTION, INSTANCES = TASKS["object_detection"], TASKS["instance_segmentation"]
+PANOPTIC = TASKS["panoptic_segmentation"]
 
 # Out of order, and with a gap: class ids are positions among the sorted category ids.
 CATEGORIES = [{"id": 7, "name": "dog", "isthing": 1}, {"id": 3, "name": "cat", "isthing": 0}]
@@ -66,7 +72,7 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> DataOptions:
+def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> CocoOptions:
     """Image 42, called a.png, and image 43, without annotations, as training and validation split."""
     for name in ("a.png", "b.png"):
         write_picture(folder / "pictures" / name, np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8))
@@ -81,17 +87,24 @@ def write_coco(folder: Path, annotations: list[dict[str, Any]], **image: Any) ->
     return recipe_of(folder)
 
 
-def recipe_of(folder: Path, **fields: Any) -> DataOptions:
-    places = (
-        {"train": "pictures", "validation": "pictures"},
-        {"train": "instances.json", "validation": "instances.json"},
-    )
-    defaults = {"path": str(folder), "format": "coco", "images": places[0], "annotations": places[1]}
-    return DataOptions(**(defaults | fields))
+def places_of(folder: Path) -> dict[str, Any]:
+    return {
+        "path": str(folder),
+        "images": {"train": "pictures", "validation": "pictures"},
+        "annotations": {"train": "instances.json", "validation": "instances.json"},
+    }
+
+
+def recipe_of(folder: Path, **fields: Any) -> CocoOptions:
+    return CocoOptions(**(places_of(folder) | fields))
+
+
+def panoptic_recipe_of(folder: Path) -> CocoPanopticOptions:
+    return CocoPanopticOptions(**places_of(folder), masks={"train": "segments", "validation": "segments"})
 
 
 def test_all_notations_of_masks(tmp_path: Path) -> None:
-    data = load_data(write_coco(tmp_path, ANNOTATIONS), "instance_segmentation")
+    data = load_data(write_coco(tmp_path, ANNOTATIONS), INSTANCES)
     assert (data.labels, data.things) == (["cat", "dog"], {0, 1})
     sample = data.train[0]
     assert (sample["image_id"], sample["name"]) == (42, str(tmp_path / "pictures" / "a.png"))
@@ -105,14 +118,14 @@ def test_all_notations_of_masks(tmp_path: Path) -> None:
 
 def test_detection_reads_no_masks(tmp_path: Path) -> None:
     annotations = [annotation | {"segmentation": "unreadable"} for annotation in ANNOTATIONS]
-    data = load_data(write_coco(tmp_path, annotations), "object_detection")
+    data = load_data(write_coco(tmp_path, annotations), DETECTION)
     sample = data.train[0]
     assert "masks" not in sample
     assert sample["boxes"].tolist() == [[4, 2, 12, 10], [20, 12, 30, 20], [20, 0, 26, 5]]
 
 
-@pytest.mark.parametrize("task", ["object_detection", "instance_segmentation"])
-def test_an_image_without_annotations(tmp_path: Path, task: str) -> None:
+@pytest.mark.parametrize("task", [DETECTION, INSTANCES], ids=lambda task: task.name)
+def test_an_image_without_annotations(tmp_path: Path, task: Task) -> None:
     sample = load_data(write_coco(tmp_path, ANNOTATIONS), task).train[1]
     assert sample["image_id"] == 43
     assert sample["boxes"].shape == (0, 4)
@@ -121,10 +134,10 @@ def test_an_image_without_annotations(tmp_path: Path, task: str) -> None:
 
 def test_the_recipe_may_order_the_labels(tmp_path: Path) -> None:
     write_coco(tmp_path, ANNOTATIONS)
-    data = load_data(recipe_of(tmp_path, labels=["dog", "cat"]), "object_detection")
+    data = load_data(recipe_of(tmp_path, labels=["dog", "cat"]), DETECTION)
     assert data.train[0]["labels"].tolist() == [0, 1, 1]
     with pytest.raises(UserError, match="data.labels: cow is no category of .*instances.json, it has cat, dog"):
-        load_data(recipe_of(tmp_path, labels=["dog", "cow"]), "object_detection")
+        load_data(recipe_of(tmp_path, labels=["dog", "cow"]), DETECTION)
 
 
 MASK = ANNOTATIONS[1]
@@ -157,7 +170,7 @@ MASK = ANNOTATIONS[1]
     ids=range(20),
 )
 def test_a_bad_annotation_is_reported_by_its_picture(tmp_path: Path, annotation: dict[str, Any], message: str) -> None:
-    data = load_data(write_coco(tmp_path, [ANNOTATIONS[0], annotation]), "instance_segmentation")
+    data = load_data(write_coco(tmp_path, [ANNOTATIONS[0], annotation]), INSTANCES)
     with pytest.raises(UserError, match=message) as caught:
         data.train[0]
     assert "a.png" in str(caught.value)
@@ -180,15 +193,15 @@ def test_a_bad_image_is_reported(tmp_path: Path, image: dict[str, Any], message:
     picture = (tmp_path / "pictures" / "a.png").read_bytes()
     (tmp_path / "pictures" / "damaged.png").write_bytes(picture[:45])
     with pytest.raises(UserError, match=message):
-        load_data(recipe, "object_detection").train[0]
+        load_data(recipe, DETECTION).train[0]
 
 
 def test_annotations_of_unknown_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_coco(tmp_path, [*ANNOTATIONS, {"image_id": 99, "category_id": 3, "bbox": [1, 1, 2, 2]}])
     message = r"instances.json: 1 annotations belong to images that it does not list, such as \[99\]"
     with pytest.raises(UserError, match=message + ".*data.bad_samples=skip"):
-        load_data(recipe_of(tmp_path), "object_detection")
-    data = load_data(recipe_of(tmp_path, bad_samples="skip"), "object_detection")
+        load_data(recipe_of(tmp_path), DETECTION)
+    data = load_data(recipe_of(tmp_path, bad_samples="skip"), DETECTION)
     assert "99" in caplog.text
     assert len(data.train[0]["labels"]) == 3
 
@@ -218,7 +231,7 @@ def test_a_json_file_of_another_kind(tmp_path: Path, content: Any, message: str)
     write_coco(tmp_path, ANNOTATIONS)
     write_json(tmp_path / "instances.json", content)
     with pytest.raises(UserError, match=message) as caught:
-        load_data(recipe_of(tmp_path), "object_detection")
+        load_data(recipe_of(tmp_path), DETECTION)
     assert "instances.json" in str(caught.value)
 
 
@@ -238,7 +251,7 @@ def test_a_json_file_of_another_kind(tmp_path: Path, content: Any, message: str)
 def test_places_that_are_wrong(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     write_coco(tmp_path, ANNOTATIONS)
     with pytest.raises(UserError, match=message):
-        load_data(recipe_of(tmp_path, **fields), "object_detection")
+        load_data(recipe_of(tmp_path, **fields), DETECTION)
 
 
 def test_run_lengths_are_those_of_pycocotools() -> None:
@@ -270,8 +283,7 @@ def write_panoptic(folder: Path, segments: list[dict[str, Any]], numbers: np.nda
         "annotations": [{"image_id": 42, "file_name": "a_segments.png", "segments_info": segments}],
     }
     write_json(folder / "instances.json", content)
-    masks = {"train": "segments", "validation": "segments"}
-    return load_data(recipe_of(folder, format="coco_panoptic", masks=masks), "panoptic_segmentation")
+    return load_data(panoptic_recipe_of(folder), PANOPTIC)
 
 
 def test_panoptic_pictures(tmp_path: Path) -> None:
@@ -309,9 +321,8 @@ def test_an_image_without_its_panoptic_annotation(tmp_path: Path) -> None:
     write_panoptic(tmp_path, SEGMENTS)
     content = json.loads((tmp_path / "instances.json").read_text()) | {"annotations": []}
     write_json(tmp_path / "instances.json", content)
-    recipe = recipe_of(tmp_path, format="coco_panoptic", masks={"train": "segments", "validation": "segments"})
     with pytest.raises(UserError, match="a.png has 0 annotations, expected one"):
-        load_data(recipe, "panoptic_segmentation").train[0]
+        load_data(panoptic_recipe_of(tmp_path), PANOPTIC).train[0]
 
 
 def test_categories_must_say_what_is_countable(tmp_path: Path) -> None:
@@ -319,9 +330,8 @@ def test_categories_must_say_what_is_countable(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "instances.json").read_text())
     del content["categories"][0]["isthing"]
     write_json(tmp_path / "instances.json", content)
-    recipe = recipe_of(tmp_path, format="coco_panoptic", masks={"train": "segments", "validation": "segments"})
     with pytest.raises(UserError, match="the category dog does not say whether it isthing"):
-        load_data(recipe, "panoptic_segmentation")
+        load_data(panoptic_recipe_of(tmp_path), PANOPTIC)
 
 
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs the coco_mini copy beside the repository")
@@ -329,13 +339,13 @@ def test_coco_mini_is_read_completely() -> None:
     """All but one picture, in which an object is too small for a pixel; boxes lie round the masks."""
     files = {"train": "instances_train.json", "validation": "instances_val.json"}
     recipe = recipe_of(COCO_MINI, images={"train": "train", "validation": "val"}, annotations=files)
-    data = load_data(recipe, "instance_segmentation")
+    data = load_data(recipe, INSTANCES)
     assert (len(data.train), len(data.validation), len(data.labels)) == (221, 134, 80)
     objects, crowds, bad, far = 0, 0, [], []
     for split in (data.train.split, data.validation.split):
         for index in range(len(split)):
             try:
-                sample = split[index]
+                sample = to_tensors(split[index])
             except BadSample as error:
                 bad.append(str(error))
                 continue

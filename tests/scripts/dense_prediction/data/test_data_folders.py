@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dense_prediction.data.formats.folders import FoldersOptions
+from dense_prediction.data.formats.voc import VocOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import IGNORE_INDEX
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
 
 
-SEMANTIC, DETECTION = "semantic_segmentation", "object_detection"
+SEMANTIC, DETECTION = TASKS["semantic_segmentation"], TASKS["object_detection"]
 IDS = np.array([[0, 1, 2, 3, 255]] * 4, dtype=np.uint8)
 
 
@@ -22,7 +24,7 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b", "nested/a.1")) -> DataOptions:
+def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b", "nested/a.1")) -> FoldersOptions:
     for part in ("training", "validation"):
         for stem in stems:
             write_picture(folder / "images" / part / f"{stem}.jpg", np.zeros((4, 5, 3), dtype=np.uint8))
@@ -30,16 +32,15 @@ def write_ade(folder: Path, suffix: str = ".png", stems: tuple[str, ...] = ("b",
     return ade_recipe(folder)
 
 
-def ade_recipe(folder: Path, **fields: Any) -> DataOptions:
+def ade_recipe(folder: Path, **fields: Any) -> FoldersOptions:
     defaults: dict[str, Any] = {
         "path": str(folder),
-        "format": "folders",
         "images": {"train": "images/training", "validation": "images/validation"},
         "masks": {"train": "annotations/training", "validation": "annotations/validation"},
         "labels": ["wall", "sky", "tree"],
         "reduce_labels": True,
     }
-    return DataOptions(**(defaults | fields))
+    return FoldersOptions(**(defaults | fields))
 
 
 def test_images_and_masks_are_matched_by_stem(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ CAT = f"<object><name>cat</name><difficult>0</difficult>{BOX}<part><name>head</n
 DOG = f"<object><name>dog</name><difficult>1</difficult>{BOX.replace('>6<', '>99<')}</object>"
 
 
-def write_voc(folder: Path, objects: str) -> DataOptions:
+def write_voc(folder: Path, objects: str) -> VocOptions:
     """One picture, 2007_000001, of 8 x 10 pixels in the split trainval of both tasks."""
     stem = "2007_000001"
     write_picture(folder / "JPEGImages" / f"{stem}.jpg", np.zeros((8, 10, 3), dtype=np.uint8))
@@ -163,9 +164,9 @@ def write_voc(folder: Path, objects: str) -> DataOptions:
     return voc_recipe(folder)
 
 
-def voc_recipe(folder: Path, **fields: Any) -> DataOptions:
+def voc_recipe(folder: Path, **fields: Any) -> VocOptions:
     splits = {"train_split": "trainval", "validation_split": "trainval"}
-    return DataOptions(**({"path": str(folder), "format": "voc", "labels": ["cat", "dog"]} | splits | fields))
+    return VocOptions(**({"path": str(folder), "labels": ["cat", "dog"]} | splits | fields))
 
 
 def test_voc_boxes(tmp_path: Path) -> None:

@@ -18,16 +18,17 @@ from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import EvaluationSet, TrainingStream, evaluation_loader, training_loader
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
 from dense_prediction.data import streaming
+from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import Sample
 from dense_prediction.data.streaming import KEPT_ROWS, Cursor
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
 
 
 COUNT = 12
 BAD = 5
-SEMANTIC = "semantic_segmentation"
+SEMANTIC = TASKS["semantic_segmentation"]
 TRANSFORMS = TransformOptions(crop_size=(8, 8))
 
 
@@ -43,7 +44,7 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, named: bool = True) -> DataOptions:
+def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, named: bool = True) -> DatasetsOptions:
     """Three files of images whose brightness is their number; the numbers in `bad` cannot be decoded."""
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.Image(), "name": datasets.Value("string")}
@@ -70,12 +71,12 @@ def write_card(folder: Path, num_examples: int) -> None:
     (folder / "README.md").write_text(f"---\ndataset_info: {{splits: [{split}]}}\n---\n")
 
 
-def recipe_of(folder: Path, **fields: Any) -> DataOptions:
+def recipe_of(folder: Path, **fields: Any) -> DatasetsOptions:
     defaults = {"path": str(folder), "labels": ["a", "b"], "streaming": True, "shuffle_buffer": 5}
-    return DataOptions(**(defaults | fields))
+    return DatasetsOptions(**(defaults | fields))
 
 
-def stream_of(recipe: DataOptions, seed: int = 0) -> TrainingStream:
+def stream_of(recipe: DatasetsOptions, seed: int = 0) -> TrainingStream:
     return TrainingStream(load_data(recipe, SEMANTIC).train, TrainingTransform(TRANSFORMS), seed)
 
 
@@ -226,11 +227,6 @@ def test_rows_that_nobody_has_counted_are_read_once_an_epoch(tmp_path: Path, mon
 def test_an_empty_stream_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data.train_split=train: the split is empty"):
         load_data(write_shards(tmp_path, count=0), SEMANTIC)
-
-
-def test_only_datasets_can_be_streamed() -> None:
-    with pytest.raises(ValueError, match="streaming=true needs format=datasets, got format=coco"):
-        DataOptions(path="unused", format="coco", streaming=True)
 
 
 def test_a_stream_can_be_sent_to_another_process(tmp_path: Path) -> None:

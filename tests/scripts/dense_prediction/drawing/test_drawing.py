@@ -8,14 +8,16 @@ import torch
 from PIL import Image
 
 from dense_prediction.data.samples import IGNORE_INDEX
+from dense_prediction.drawing import pictures
 from dense_prediction.drawing.colors import class_color, object_color
 from dense_prediction.drawing.pages import comparison, with_legend
-from dense_prediction.drawing.pictures import Style, draw
+from dense_prediction.drawing.pictures import Style
+from dense_prediction.evaluation.tasks import TASKS
 
 
 LABELS = ["person", "traffic light", "dog"]
 SIZES = [(33, 47), (47, 33), (640, 480), (4000, 3000), (1, 1), (2000, 3), (5, 900)]
-TASKS = ["semantic_segmentation", "object_detection", "instance_segmentation", "panoptic_segmentation"]
+NAMES = ["semantic_segmentation", "object_detection", "instance_segmentation", "panoptic_segmentation"]
 BLACK = (0, 0, 0)
 
 Annotation = dict[str, Any]
@@ -37,6 +39,13 @@ def left_and_right(task: str, size: tuple[int, int]) -> Annotation:
     }[task]
 
 
+def draw(image: Image.Image, annotation: dict[str, Any], labels: list[str]) -> Image.Image:
+    """As the task that has such annotations draws them."""
+    maps = {"semantic_map": "semantic_segmentation", "segment_map": "panoptic_segmentation"}
+    name = next((task for column, task in maps.items() if column in annotation), "instance_segmentation")
+    return pictures.draw(image, annotation, labels, TASKS[name].draw)
+
+
 def black(size: tuple[int, int]) -> Image.Image:
     return Image.new("RGB", size)
 
@@ -45,7 +54,7 @@ def colors_of(picture: Image.Image) -> set[tuple[int, ...]]:
     return {color for _, color in picture.getcolors(picture.width * picture.height)}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_task_on_pictures_of_every_size(task: str, size: tuple[int, int]) -> None:
     """Large ones keep their size, small ones become a whole multiple of it; the legend stands below."""
@@ -66,7 +75,7 @@ def test_every_task_on_pictures_of_every_size(task: str, size: tuple[int, int]) 
         assert color(0) not in legend, "only what is present"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_both_sides_have_their_own_colour(task: str) -> None:
     picture = draw(black((640, 480)), left_and_right(task, (640, 480)), LABELS)
     left, right = picture.getpixel((160, 400)), picture.getpixel((480, 400))
@@ -125,7 +134,7 @@ def test_low_scores_are_not_shown_beside_the_truth() -> None:
     picture = draw(black((640, 480)), scored, LABELS)
     assert BLACK not in (picture.getpixel((160, 400)), picture.getpixel((480, 400)))
     empty = {key: value[:0] for key, value in truth.items()}
-    page = comparison([(black((640, 480)), empty, scored)], LABELS)
+    page = comparison([(black((640, 480)), empty, scored)], LABELS, TASKS["instance_segmentation"].draw)
     assert object_color(2) in colors_of(page)
     assert object_color(1) not in colors_of(page)
 
@@ -145,7 +154,7 @@ def test_odd_boxes_and_masks_are_drawn_as_far_as_they_go() -> None:
     assert draw(black((640, 480)), annotation, LABELS).size == (640, 480)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_comparison_has_a_row_for_each_image_and_three_columns(task: str) -> None:
     sizes = [(1600, 1200), (33, 47), (640, 480)]
     rows = []
@@ -154,7 +163,7 @@ def test_comparison_has_a_row_for_each_image_and_three_columns(task: str) -> Non
         truth.pop("scores", None)
         truth |= {"is_crowd": torch.tensor([False, True])} if "labels" in truth else {}
         rows.append((Image.new("RGB", size, "white"), truth, left_and_right(task, size)))
-    page = comparison(rows, LABELS)
+    page = comparison(rows, LABELS, TASKS[task].draw_beside or TASKS[task].draw)
     assert 3 * 800 <= page.width < 2600
     assert 600 + 376 + 480 < page.height < 1900
     middle = [page.getpixel((x, 300)) for x in (200, 1000, 1800)]

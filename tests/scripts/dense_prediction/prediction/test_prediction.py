@@ -13,13 +13,13 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform
-from dense_prediction.batches.types import PredictionOptions, Task
+from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.models.building import task_of, things_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head, head_names
 from dense_prediction.models.options import HeadOptions
-from dense_prediction.models.processors import build_processor, padding_divisor
-from dense_prediction.prediction.saved_models import load_model, predict_image, prepare_image
+from dense_prediction.models.saved_models import build_processor, padding_divisor, read_model
+from dense_prediction.prediction.trained_model import predict_image, prepare_image
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from modeling_vit_comer import restore_heads
 
@@ -43,31 +43,33 @@ def draw_image(height: int, width: int, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize("resize", RESIZE)
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", head_names())
 def test_the_processor_prepares_an_image_as_the_evaluation_does(name: str, resize: str, tmp_path: Path) -> None:
     """Also when it was saved and read back: size, padding and every pixel."""
     recipe, transforms = HeadOptions(name=name, config=FIELDS[name]), transforms_for(resize, size_divisor=6)
     build_processor(recipe, transforms).save_pretrained(tmp_path)
-    processor = HEADS[name].processor_class.from_pretrained(tmp_path)
+    processor = find_head(name).processor_class.from_pretrained(tmp_path)
     for size in ((33, 47), (47, 33), (80, 61), (300, 400)):
         image = draw_image(*size)
         example = EvaluationTransform(transforms)({"image": tv_tensors.Image(pil_to_tensor(image))})
         expected = collate([example], padding_divisor(recipe, transforms))
-        actual = prepare_image(HEADS[name], processor, image, CPU)
+        actual = prepare_image(find_head(name), processor, image, CPU)
         assert actual["targets"] == expected["targets"] == [{"original_size": size}]
         assert torch.equal(actual["pixel_mask"], expected["pixel_mask"])
         torch.testing.assert_close(actual["pixel_values"], expected["pixel_values"], rtol=0, atol=1e-5)
-        assert all(side % 6 == 0 and side % HEADS[name].size_divisor == 0 for side in actual["pixel_values"].shape[2:])
+        assert all(
+            side % 6 == 0 and side % find_head(name).size_divisor == 0 for side in actual["pixel_values"].shape[2:]
+        )
 
 
 @pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
-def test_a_saved_model_predicts_the_same(name: str, task: Task, backbone_file: Path, tmp_path: Path) -> None:
+def test_a_saved_model_predicts_the_same(name: str, task: str, backbone_file: Path, tmp_path: Path) -> None:
     model = build(name, task, backbone_file).eval()
     resize = "shortest_edge" if task == "object_detection" else "none"
     processor = build_processor(HeadOptions(name=name, config=FIELDS[name]), transforms_for(resize))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    again, processor_again = load_model(tmp_path, CPU)
+    again, processor_again = read_model(tmp_path, CPU)
     assert (task_of(again), things_of(again)) == (task, frozenset({1, 2}))
     for height, width in ((33, 47), (70, 150)):
         image = draw_image(height, width)
@@ -96,10 +98,10 @@ def test_images_of_other_modes_are_read_as_rgb(mode: str, backbone_file: Path) -
 
 def test_a_folder_without_a_model_is_refused(backbone_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no model folder: it has no config.json"):
-        load_model(tmp_path, CPU)
+        read_model(tmp_path, CPU)
     build("upernet", "semantic_segmentation", backbone_file).backbone.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"holds \['ViTCoMerBackbone'\]; supported are UperNet"):
-        load_model(tmp_path, CPU)
+    with pytest.raises(UserError, match=r"holds \['ViTCoMerBackbone'\]; supported are ConditionalDetr"):
+        read_model(tmp_path, CPU)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot load the model in"):
-        load_model(tmp_path, CPU)
+        read_model(tmp_path, CPU)

@@ -1,12 +1,32 @@
 """Recipes: composition, overrides, and what a mistake is answered with."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torchvision import tv_tensors
 
+from dense_prediction.data.formats.coco import CocoOptions
+from dense_prediction.data.formats.datasets_library import DatasetsOptions
+from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
+from dense_prediction.data.loading import load_data
+from dense_prediction.data.options import DataOptions
+from dense_prediction.data.samples import Source, new_sample
 from dense_prediction.errors import UserError
-from dense_prediction.recipes.loading import dotted_fields, load_recipe
+from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.options import FORBID_UNKNOWN, Positive
+from dense_prediction.recipes.keys import describe_keys, dotted_fields
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.shipped import presets, recipe_names
+from dense_prediction.tasks import Task
 from miniature import ROOT
 
 
@@ -61,13 +81,11 @@ def test_overrides_have_the_types_of_their_fields(recipe_file: Path) -> None:
     [
         ("data.labels=[sky, 'traffic light', \"no\"]", ["sky", "traffic light", "no"]),
         ("data.labels=[no, yes, on]", ["no", "yes", "on"]),
-        ("data.labels=labels.txt", "labels.txt"),
         ("data.labels=null", None),
         ("data.labels=", None),
         ("data.path=a=b.c", "a=b.c"),
         ("data.path='12'", "12"),
         ("data.path=2024-05-01", "2024-05-01"),
-        ("data.images.train=pictures", {"train": "pictures"}),
         ("training.mixed_precision=no", "no"),
         ("overwrite=true", True),
         ("overwrite=yes", True),
@@ -120,7 +138,6 @@ def test_values_from_the_shell(recipe_file: Path, override: str, value: object) 
         ("optimization.milestones=[8/0]", r"milestones.0: got '8/0', expected a share"),
         ("optimization.milestones=[late]", r"milestones.0: got 'late', expected a share"),
         ("optimization.ema_decay=1", r"optimization.ema_decay: got 1 \(int\).*less than 1"),
-        ("task=segmentation", r"task: got 'segmentation'.*'semantic_segmentation', 'instance_segmentation'"),
         ("data.labels=[a", r"data.labels: cannot read the value '\[a'"),
         ("data.path=!!python/object/apply:os.getcwd []", r"data.path: cannot read the value"),
         ("data={}", r"data.path is required: .* data.path=\.\.\."),
@@ -130,6 +147,134 @@ def test_a_mistake_is_explained(recipe_file: Path, override: str, message: str) 
     with pytest.raises(UserError, match=message) as caught:
         load_recipe(recipe_file, [override])
     assert "\n" not in str(caught.value)
+
+
+FORMATS = ("data.path=x", "data.format=coco", "data.images.train=pictures")
+
+
+def test_a_format_has_keys_of_its_own(recipe_file: Path) -> None:
+    data = load_recipe(recipe_file, FORMATS).data
+    assert (type(data), data.images, data.max_validation_samples) == (CocoOptions, {"train": "pictures"}, 2)
+    assert type(load_recipe(recipe_file, ["data.path=x"]).data) is DatasetsOptions
+    assert type(load_recipe(recipe_file).data) is SyntheticShapesOptions
+    assert load_recipe(recipe_file, ["data={format: synthetic_shapes}"]).data.path == "synthetic_shapes"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.path=x", "data.annotations.train=a.json"],
+            "^unknown key 'data.annotations' for data.format=datasets; data.format=coco or coco_panoptic has it$",
+        ),
+        ([*FORMATS, "data.streaming=true"], "'data.streaming' for data.format=coco; data.format=datasets has it$"),
+        (["data.box_format=xyxy"], "'data.box_format' for data.format=synthetic_shapes; data.format=datasets has it$"),
+        ([*FORMATS, "data.imgaes.train=x"], "unknown key 'data.imgaes'; did you mean data.images"),
+        (["data.format=cocoa", "data.path=x"], "data: format='cocoa': expected one of coco, coco_panoptic, datasets"),
+        (["data.format=[coco]", "data.path=x"], r"data: format=\['coco'\]: expected one of coco"),
+        (["data.format=synthetic_shapes", "data.path=x"], "path=x: format=synthetic_shapes draws its pictures"),
+        (["data=5"], r"^data: got 5 \(int\)"),
+    ],
+)
+def test_a_key_of_another_format(recipe_file: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(recipe_file, overrides)
+
+
+def test_another_format_replaces_what_a_recipe_says_of_its_own() -> None:
+    """As README shows it: its places of the masks say nothing of a dataset that has none."""
+    recipe = "semantic_segmentation/ade20k/upernet_vit-comer-s"
+    data = load_recipe(recipe, ["data.path=org/dataset", "data.format=datasets"]).data
+    assert (data.format, data.reduce_labels, data.workers, len(data.labels)) == ("datasets", True, 4, 150)
+    with pytest.raises(UserError, match="'data.masks' for data.format=datasets"):
+        load_recipe(recipe, ["data.format=datasets", "data.masks.train=elsewhere"])
+
+
+def test_a_format_is_one_class(recipe_file: Path) -> None:
+    """With nothing to be told to anybody else."""
+
+    @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+    class NoiseOptions(DataOptions):
+        tasks = ("semantic_segmentation",)
+
+        format: Literal["noise"] = "noise"
+        loudness: Positive = Field(3, description="how loud it is")
+
+        def open(self, task: Task) -> Source:
+            image = Image.fromarray(np.full((8, 6, 3), self.loudness, dtype=np.uint8))
+            sample = new_sample(image, "noise", 0) | {"semantic_map": np.zeros((8, 6), dtype=np.int64)}
+            return Source(["quiet", "loud"], frozenset(), lambda key: [sample] * 3)
+
+    recipe = load_recipe(recipe_file, ["data={path: x, format: noise, loudness: 5}"])
+    data = load_data(recipe.data, TASKS[recipe.task])
+    assert (len(data.train), data.labels) == (3, ["quiet", "loud"])
+    sample = data.train[0]
+    assert type(sample["semantic_map"]) is tv_tensors.Mask
+    assert sample["image"].unique().tolist() == [5]
+    with pytest.raises(UserError, match="format=noise has no samples for task=object_detection; .*coco.* have"):
+        load_data(recipe.data, TASKS["object_detection"])
+    assert dict(dotted_fields())["data.loudness"].description == "how loud it is"
+    with pytest.raises(UserError, match="'data.loudness' for data.format=synthetic_shapes; data.format=noise has it"):
+        load_recipe(recipe_file, ["data.loudness=4"])
+
+
+def test_label_files(tmp_path: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a recipe names is beside it, or beside that of its bases which names it; one that is typed is here."""
+    for name in ("there", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "names.txt").write_text(f"{name}\n light \n\n")
+    base = write(tmp_path / "there" / "base.yaml", {"base": [str(recipe_file)], "data": {"labels": "names.txt"}})
+    path = write(tmp_path / "mine.yaml", {"base": [str(base)]})
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_recipe(path).data.labels == ["there", "light"]
+    assert load_recipe(path, ["data.labels=names.txt"]).data.labels == ["here", "light"]
+    with pytest.raises(UserError, match=r"data.labels=absent.txt: cannot read .*/here/absent.txt"):
+        load_recipe(path, ["data.labels=absent.txt"])
+
+
+NAME = "semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo"
+
+
+@pytest.mark.parametrize("form", [NAME, f"{NAME}.yaml", f"configuration/recipes/{NAME}.yaml", Path(NAME)], ids=str)
+def test_a_recipe_of_the_package_is_found_by_its_name(
+    form: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(form) == load_recipe(RECIPES / f"{NAME}.yaml")
+    own = write(tmp_path / form, yaml.safe_load((RECIPES / f"{NAME}.yaml").read_text()) | {"base": [], "seed": 5})
+    write(own, yaml.safe_load(own.read_text()) | {"head": {"name": "upernet"}})
+    assert load_recipe(form).seed == 5, "a file that is there comes first"
+
+
+def test_the_names_of_recipes() -> None:
+    assert recipe_names() == sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in COMMITTED)
+    with pytest.raises(UserError, match=f"No such file; did you mean {NAME}?"):
+        load_recipe("semantic_segmentation/synthetic_shapes/upernet_vit-comer-dmo")
+    with pytest.raises(UserError, match=f"did you mean {NAME}?"):
+        load_recipe("upernet_vit-comer-demo")
+    with pytest.raises(UserError, match="those of the package are called as semantic_segmentation/"):
+        load_recipe("qqq")
+
+
+def test_what_a_mistake_waits_for() -> None:
+    """Recipes are read, and their mistakes answered, without the libraries that take seconds to import."""
+    heavy = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm")
+    code = (
+        "import sys\n"
+        "from dense_prediction.errors import UserError\n"
+        "from dense_prediction.recipes.loading import load_recipe\n"
+        "from dense_prediction.recipes.keys import describe_keys\n"
+        f"load_recipe({NAME!r})\n"
+        "describe_keys()\n"
+        f"try: load_recipe({NAME!r}, ['training.stpes=3'])\n"
+        "except UserError as error: print(error)\n"
+        f"print(sorted(sys.modules.keys() & set({heavy})))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    mistake, imported = ended.stdout.splitlines()
+    assert mistake.startswith("unknown key 'training.stpes'; did you mean training.steps")
+    assert imported == "[]"
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
@@ -147,7 +292,8 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 def test_committed_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.relative_to(RECIPES).with_suffix("").as_posix()
-    assert (ROOT / recipe.backbone.config).exists()
+    assert recipe.backbone.config in presets().preset_names()
+    assert isinstance(recipe.data.labels, list | None), "no path of this machine goes into results.json"
     assert recipe.task == path.relative_to(RECIPES).parts[0]
     head, _, backbone = path.stem.partition("_vit")
     assert recipe.head.name == head
@@ -164,4 +310,8 @@ def test_committed_recipes_load(path: Path) -> None:
 def test_every_key_is_described() -> None:
     fields = dict(dotted_fields())
     assert {"data.path", "training.steps", "resume", "head.config"} <= set(fields)
-    assert all(field.default.description for field in fields.values())
+    assert all(field.description for field in fields.values())
+    keys = [line.split()[0] for line in describe_keys().splitlines()]
+    assert keys == list(dict.fromkeys(keys)) == list(fields)
+    assert "data.masks                            of coco_panoptic, folders: folder of the masks" in describe_keys()
+    assert "data.path                             folder of the data" in describe_keys()

@@ -17,18 +17,21 @@ from transformers import PreTrainedModel
 
 from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
+from dense_prediction.data.formats.coco import CocoOptions
+from dense_prediction.data.formats.datasets_library import DatasetsOptions
+from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.data.options import DataOptions
+from dense_prediction.evaluation.tasks import TASKS, find_task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
 from dense_prediction.training.optimization import build_optimizer, parameter_groups
+from dense_prediction.training.processes.step_size import samples_per_step
 from dense_prediction.training.schedules import build_scheduler, training_steps
-from dense_prediction.training.step_size import samples_per_step
-from miniature import ROOT
 from modeling_vit_comer import ViTCoMerPreTrainedModel
 
 
@@ -40,7 +43,7 @@ COCO_CLASSES = 80
 
 @pytest.fixture(autouse=True)
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the repository's root, where the recipes' paths begin; published trunks keep their shapes alone."""
+    """Published trunks keep their shapes alone."""
 
     def from_trunk(cls: type[ViTCoMerPreTrainedModel], trunk: str, **fields: Any) -> ViTCoMerPreTrainedModel:
         library, name = trunk.split("/")
@@ -50,7 +53,6 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
         return cls(cls.config_class(trunk_config=trunk_config, **fields))
 
     monkeypatch.setattr(ViTCoMerPreTrainedModel, "from_trunk", classmethod(from_trunk), raising=False)
-    monkeypatch.chdir(ROOT)
 
 
 @cache
@@ -62,9 +64,9 @@ def backbone_of(recipe: str, out_features: str) -> PreTrainedModel:
 def model_of(recipe: Recipe, labels: list[str]) -> PreTrainedModel:
     fields = vars(recipe.backbone) | {"trunk_weights": None}
     fields = {key: value for key, value in fields.items() if not key.startswith("__")}
-    backbone = backbone_of(json.dumps(fields), json.dumps(HEADS[recipe.head.name].out_features))
+    backbone = backbone_of(json.dumps(fields), json.dumps(find_head(recipe.head.name).out_features))
     with torch.device("meta"):
-        return build_model(recipe.head, backbone, labels, recipe.task)
+        return build_model(recipe.head, backbone, labels, TASKS[recipe.task])
 
 
 def write_images(folder: Path, names: list[str], mode: str) -> None:
@@ -75,15 +77,15 @@ def write_images(folder: Path, names: list[str], mode: str) -> None:
         Image.fromarray(pixels).save(folder / name)
 
 
-def write_folders(recipe: DataOptions, root: Path) -> None:
-    for images, masks in zip(recipe.images.values(), recipe.masks.values(), strict=True):
+def write_folders(options: FoldersOptions, root: Path) -> None:
+    for images, masks in zip(options.images.values(), options.masks.values(), strict=True):
         write_images(root / images, ["a.png", "b.png"], "RGB")
-        write_images(root / masks, [f"a{recipe.mask_suffix}", f"b{recipe.mask_suffix}"], "L")
+        write_images(root / masks, [f"a{options.mask_suffix}", f"b{options.mask_suffix}"], "L")
 
 
-def write_coco(recipe: DataOptions, root: Path) -> None:
-    for split, annotations in recipe.annotations.items():
-        write_images(root / recipe.images[split], ["1.png", "2.png"], "RGB")
+def write_coco(options: CocoOptions, root: Path) -> None:
+    for split, annotations in options.annotations.items():
+        write_images(root / options.images[split], ["1.png", "2.png"], "RGB")
         square = [4, 4, 40, 4, 40, 40, 4, 40]
         tree = {
             "images": [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in (1, 2)],
@@ -99,13 +101,13 @@ def write_coco(recipe: DataOptions, root: Path) -> None:
         path.write_text(json.dumps(tree))
 
 
-def write_dataset(recipe: DataOptions, root: Path) -> None:
+def write_dataset(options: DatasetsOptions, root: Path) -> None:
     write_images(root / "files", ["image.png"], "RGB")
     write_images(root / "files", ["label.png"], "L")
-    columns = {recipe.image_column: "image.png", recipe.label_column: "label.png"}
+    columns = {options.image_column: "image.png", options.label_column: "label.png"}
     rows = {column: [str(root / "files" / name)] * 2 for column, name in columns.items()}
     features = datasets.Features({column: datasets.Image() for column in columns})
-    for split in filter(None, (recipe.train_split, recipe.validation_split, recipe.test_split)):
+    for split in filter(None, (options.train_split, options.validation_split, options.test_split)):
         path = root / "data" / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
 
@@ -116,11 +118,11 @@ def root_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write = {"folders": write_folders, "coco": write_coco, "datasets": write_dataset}
     roots: dict[str, Path] = {}
 
-    def find(recipe: DataOptions) -> Path:
-        key = repr(recipe)
+    def find(options: DataOptions) -> Path:
+        key = repr(options)
         if key not in roots:
             roots[key] = tmp_path_factory.mktemp("data")
-            write[recipe.format](recipe, roots[key])
+            write[options.format](options, roots[key])
         return roots[key]
 
     return find
@@ -137,14 +139,14 @@ def recipe(request: pytest.FixtureRequest, root_of: Any, monkeypatch: pytest.Mon
 
 
 def test_its_data_makes_batches(recipe: Recipe) -> None:
-    data = load_data(recipe.data, recipe.task)
-    for split, masks in recipe.data.masks.items():
+    data = load_data(recipe.data, find_task(recipe.task))
+    for split, masks in getattr(recipe.data, "masks", {}).items():
         assert Path(masks).name == Path(recipe.data.images[split]).name, "as ADE20K and COCO-Stuff are unpacked"
-    head, training = HEADS[recipe.head.name], TrainingTransform(recipe.transforms)
+    head, training = find_head(recipe.head.name), TrainingTransform(recipe.transforms)
     divisor = math.lcm(recipe.transforms.size_divisor, head.size_divisor)
     batch = collate([training(data.train[i]) for i in range(2)], divisor)
     assert min(batch["pixel_values"].shape[-2:]) >= 64, "large enough to learn from"
-    assert head.loss_inputs(batch, recipe.task).keys() > {"pixel_values"}
+    assert head.loss_inputs(batch, TASKS[recipe.task]).keys() > {"pixel_values"}
     assert all(target["labels"].numel() for target in batch["targets"] if "labels" in target)
     measured = collate([EvaluationTransform(recipe.transforms)(data.validation[0])], divisor)
     assert head.model_inputs(measured)["pixel_values"].shape[:2] == (1, 3)
@@ -152,7 +154,7 @@ def test_its_data_makes_batches(recipe: Recipe) -> None:
 
 
 def test_its_model_and_its_run_are_built(recipe: Recipe) -> None:
-    model = model_of(recipe, load_data(recipe.data, recipe.task).labels)
+    model = model_of(recipe, load_data(recipe.data, find_task(recipe.task)).labels)
     groups = parameter_groups(model, recipe.optimization)
     trained = sum(parameter.numel() for group in groups for parameter in group["params"])
     assert trained == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

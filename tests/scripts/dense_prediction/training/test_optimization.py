@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig
 
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
 from dense_prediction.models.options import BackboneOptions, HeadOptions
@@ -51,7 +52,9 @@ TRUNKS = {
 def make_model(backbone_file: Path) -> Callable[..., PreTrainedModel]:
     def make(head: str = "upernet", **fields: object) -> PreTrainedModel:
         backbone = build_backbone(BackboneOptions(config=str(backbone_file), **fields))
-        return build_model(HeadOptions(name=head, config=HEADS[head]), backbone, ["a", "b"], "semantic_segmentation")
+        return build_model(
+            HeadOptions(name=head, config=HEADS[head]), backbone, ["a", "b"], TASKS["semantic_segmentation"]
+        )
 
     return make
 
@@ -172,6 +175,6 @@ def test_the_model_takes_over_the_weights_of_the_backbone(make_model: Callable[.
     weights = {key: torch.full_like(value, 0.5) for key, value in encoder.state_dict().items()}
     encoder.load_state_dict(weights)
     copy = build_model(
-        HeadOptions(name="upernet", config=HEADS["upernet"]), encoder, ["a", "b"], "semantic_segmentation"
+        HeadOptions(name="upernet", config=HEADS["upernet"]), encoder, ["a", "b"], TASKS["semantic_segmentation"]
     )
     assert all((value == 0.5).all() for value in copy.backbone.state_dict().values() if value.is_floating_point())

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -17,9 +18,10 @@ import train
 from dense_prediction.data.formats.synthetic_shapes import ShapesSplit
 from dense_prediction.failures import explained, is_out_of_disk, is_out_of_memory
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.training import checkpointing
+from dense_prediction.training import checkpoints
 from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.run_folder import LAST_MODEL
+from dense_prediction.training.run_state import RunState
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
 
@@ -172,7 +174,7 @@ def test_a_validation_split_without_anything_to_find(
 
     def without_labels(split: ShapesSplit, index: int) -> dict[str, Any]:
         sample = read(split, index)
-        return sample | {"semantic_map": torch.full_like(sample["semantic_map"], 255)} if split.seed == 1 else sample
+        return sample | {"semantic_map": np.full_like(sample["semantic_map"], 255)} if split.seed == 1 else sample
 
     monkeypatch.setattr(ShapesSplit, "__getitem__", without_labels)
     assert run_script(train, recipe_file, f"output={tmp_path}", "training.evaluate_every=2") == 1
@@ -186,8 +188,8 @@ def test_an_explicit_checkpoint_replaces_newer_ones(recipe_file: Path, tmp_path:
         (tmp_path / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
         (tmp_path / "checkpoints" / f"step_{step:08d}" / "state.json").write_text("{}")
     recipe = load_recipe(recipe_file, [f"output={tmp_path}"])
-    checkpointing.save_checkpoint(Accelerator(), recipe, checkpointing.RunState(4, step=3))
-    assert checkpointing.last_checkpoint(tmp_path).name == "step_00000003"
+    checkpoints.save_checkpoint(Accelerator(), recipe, RunState(4, step=3))
+    assert checkpoints.last_checkpoint(tmp_path).name == "step_00000003"
 
 
 def test_the_command_line_reports_a_mistake_in_one_line_and_exits_1(recipe_file: Path) -> None:

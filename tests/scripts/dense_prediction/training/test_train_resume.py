@@ -17,10 +17,13 @@ from safetensors.torch import load_file
 import train
 from dense_prediction import atomic_files as replacing
 from dense_prediction.errors import UserError
+from dense_prediction.experiment import Experiment
+from dense_prediction.models import saved_models
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.training import checkpointing, saving
+from dense_prediction.training import checkpoints
 from dense_prediction.training import loop as trainer
 from dense_prediction.training.loop import TrainingRun
+from dense_prediction.training.resuming import resumed_state
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
 
@@ -98,11 +101,11 @@ def die_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) ->
 
 MOMENTS = {
     "between two passes of a step": (TrainingRun, "_accumulate", 6),
-    "in a checkpoint, after the weights": (checkpointing, "save_model", 2),
-    "before a checkpoint gets its name": (checkpointing, "replace_folder", 3),
-    "in the evaluation": (trainer, "evaluate", 2),
+    "in a checkpoint, after the weights": (checkpoints, "save_model", 2),
+    "before a checkpoint gets its name": (checkpoints, "replace_folder", 3),
+    "in the evaluation": (Experiment, "measure", 2),
     "before the evaluation is recorded": (trainer, "write_state", 1),
-    "in the best model": (saving, "replace_folder", 1),
+    "in the best model": (saved_models, "replace_folder", 1),
     "between the two names of the best model": (replacing.Path, "rename", 4),
     "before the last model": (TrainingRun, "_finish", 1),
     "before the last numbers": (trainer, "write_results", 3),
@@ -125,7 +128,7 @@ def test_killed_at_every_kind_of_moment(
 
 def kill_in_evaluation(monkeypatch: pytest.MonkeyPatch, recipe_file: Path, *overrides: str) -> None:
     """At the first one, whose checkpoint is written and whose numbers are not."""
-    die_at(monkeypatch, trainer, "evaluate", 1)
+    die_at(monkeypatch, Experiment, "measure", 1)
     with pytest.raises(Killed):
         TrainingRun(load_recipe(recipe_file, [*overrides, *RUN])).train()
     monkeypatch.undo()
@@ -143,7 +146,7 @@ def test_a_run_goes_on_in_another_folder(
     with pytest.raises(Killed):
         TrainingRun(load_recipe(recipe_file, [f"output={after}", *RUN, f"resume={checkpoint}"])).train()
     monkeypatch.undo()
-    own = checkpointing.last_checkpoint(after)
+    own = checkpoints.last_checkpoint(after)
     assert own is not None and own.name == checkpoint.name
     assert len(json.loads((own / "state.json").read_text())["state"]["evaluations"]) == 1
     assert run_script(train, recipe_file, f"output={after}", *RUN, "resume=auto") == 0
@@ -154,7 +157,7 @@ def test_a_run_goes_on_in_another_folder(
 def test_the_best_model_so_far_goes_along(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no part of the checkpoint, and a later model may not be better."""
     before, after = tmp_path / "before", tmp_path / "after"
-    die_at(monkeypatch, trainer, "evaluate", 2)
+    die_at(monkeypatch, Experiment, "measure", 2)
     with pytest.raises(Killed):
         TrainingRun(load_recipe(recipe_file, [f"output={before}", *RUN])).train()
     monkeypatch.undo()
@@ -208,10 +211,10 @@ def test_a_key_that_a_checkpoint_does_not_know_has_its_default(checkpoint: Path,
     del content["recipe"]["evaluation"], content["recipe"]["optimization"]["ema_warmup_steps"]
     del content["recipe"]["transforms"]["scale"]
     (checkpoint / "state.json").write_text(json.dumps(content))
-    assert checkpointing.read_state(checkpoint, load_recipe(recipe_file, RUN), 4).step == 6
+    assert resumed_state(checkpoint, load_recipe(recipe_file, RUN), 4).step == 6
     changed = load_recipe(recipe_file, [*RUN, "optimization.ema_warmup_steps=5", "evaluation.flip=true"])
     with pytest.raises(UserError, match=r"another recipe: evaluation.flip=True .*, .*ema_warmup_steps=5 \(was 0\)"):
-        checkpointing.read_state(checkpoint, changed, 4)
+        resumed_state(checkpoint, changed, 4)
 
 
 ONE_PASS = ["training.gradient_accumulation=1", "training.batch_size=4", "training.samples_per_step=4"]
@@ -224,9 +227,9 @@ def test_two_passes_may_become_one(finished: Path, recipe_file: Path, tmp_path: 
     assert run_script(train, *resumed, *ONE_PASS) == 0
     checkpoint = tmp_path / LAST
     with pytest.raises(UserError, match=r"another recipe: training.batch_size=4 \(was 2\)"):
-        checkpointing.read_state(checkpoint, load_recipe(recipe_file, [*RUN, "training.batch_size=4"]), 8)
+        resumed_state(checkpoint, load_recipe(recipe_file, [*RUN, "training.batch_size=4"]), 8)
     with pytest.raises(UserError, match=r"with 8 samples a step \(was 4\)"):
-        checkpointing.read_state(checkpoint, load_recipe(recipe_file, [*RUN]), 8)
+        resumed_state(checkpoint, load_recipe(recipe_file, [*RUN]), 8)
 
 
 class Payload:

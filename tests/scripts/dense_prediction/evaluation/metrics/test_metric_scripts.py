@@ -19,6 +19,7 @@ from test_metrics_panoptic import VOID, annotation, measure
 from dense_prediction.evaluation import metrics
 from dense_prediction.evaluation.metrics.average_precision import encode_masks
 from dense_prediction.evaluation.metrics.metric import Annotation
+from dense_prediction.evaluation.tasks import TASKS
 from miniature import ROOT
 
 
@@ -104,7 +105,7 @@ def with_masks(annotation: Annotation) -> dict[str, Any]:
 def test_semantic_iou_gives_our_numbers(
     answers: list[dict[str, Any]], maps: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
-    ours = metrics.build_metric("semantic_segmentation", LABELS)
+    ours = TASKS["semantic_segmentation"].metric(LABELS, frozenset())
     for prediction, target in maps:
         ours.update({"semantic_map": prediction}, {"semantic_map": target})
     expected, numbers = ours.compute(), answers[0]
@@ -116,7 +117,7 @@ def test_semantic_iou_gives_our_numbers(
 
 
 def test_box_ap_gives_our_numbers(answers: list[dict[str, Any]], objects: list[Pair]) -> None:
-    ours = metrics.build_metric("object_detection", OBJECTS)
+    ours = TASKS["object_detection"].metric(OBJECTS, frozenset())
     for pair in objects:
         ours.update(*pair)
     expected, numbers = ours.compute(), dict(answers[1])
@@ -126,7 +127,7 @@ def test_box_ap_gives_our_numbers(answers: list[dict[str, Any]], objects: list[P
 
 
 def test_mask_ap_gives_our_numbers(answers: list[dict[str, Any]], objects: list[Pair]) -> None:
-    ours = metrics.build_metric("instance_segmentation", OBJECTS)
+    ours = TASKS["instance_segmentation"].metric(OBJECTS, frozenset())
     for pair in objects:
         ours.update(*pair)
     expected, numbers = ours.compute(), dict(answers[2])

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.metrics.confusion import (
     class_accuracy,
     class_iou,
@@ -19,6 +18,7 @@ from dense_prediction.evaluation.metrics.confusion import (
     mean_iou,
     pixel_accuracy,
 )
+from dense_prediction.evaluation.tasks import TASKS
 
 
 NUM_LABELS = 5
@@ -123,7 +123,7 @@ targets = arrays(np.int64, (3, 4), elements=st.sampled_from([0, 1, 2, 4, IGNORE]
 @example([(np.zeros((3, 4), np.int64), np.full((3, 4), IGNORE))])
 def test_the_semantic_metric_equals_counting_sets(images: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Over several images, also when every pixel is void, when there is no image, and split over two processes."""
-    metric, other = (build_metric("semantic_segmentation", LABELS) for _ in range(2))
+    metric, other = (TASKS["semantic_segmentation"].metric(LABELS, frozenset()) for _ in range(2))
     for index, (prediction, target) in enumerate(images):
         half = (metric, other)[index % 2]
         half.update({"semantic_map": torch.from_numpy(prediction)}, {"semantic_map": torch.from_numpy(target)})
@@ -159,8 +159,6 @@ def test_every_task_has_a_metric_and_nothing_else_has() -> None:
         "panoptic_segmentation": "panoptic_quality",
     }
     for task, primary in primaries.items():
-        metric = build_metric(task, LABELS, frozenset({0}))
+        metric = TASKS[task].metric(LABELS, frozenset({0}))
         assert metric.primary == primary
         assert metric.compute()[primary] is None, "nothing was measured"
-    with pytest.raises(ValueError, match="'depth' is no task"):
-        build_metric("depth", LABELS)

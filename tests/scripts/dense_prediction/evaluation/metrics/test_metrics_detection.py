@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dense_prediction.errors import UserError
-from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.metrics.metric import Annotation
+from dense_prediction.evaluation.tasks import TASKS
 
 
 coco = pytest.importorskip("pycocotools.coco")
@@ -210,7 +210,7 @@ def assert_equal_to_pycocotools(numbers: dict[str, Any], pairs: list[Pair], name
 @pytest.mark.parametrize("case", CASES)
 def test_average_precision_equals_pycocotools(case: str, seed: int) -> None:
     pairs = [CASES[case](pair) for pair in random_pairs(seed)]
-    metric = build_metric("instance_segmentation", LABELS)
+    metric = TASKS["instance_segmentation"].metric(LABELS, frozenset())
     for pair in pairs:
         metric.update(*pair)
     numbers = metric.compute()
@@ -224,7 +224,10 @@ def test_average_precision_equals_pycocotools(case: str, seed: int) -> None:
 
 def test_detection_is_the_boxes_alone() -> None:
     pairs = random_pairs(0)
-    both, alone = build_metric("instance_segmentation", LABELS), build_metric("object_detection", LABELS)
+    both, alone = (
+        TASKS["instance_segmentation"].metric(LABELS, frozenset()),
+        TASKS["object_detection"].metric(LABELS, frozenset()),
+    )
     for found, truth in pairs:
         both.update(found, truth)
         alone.update(*({k: v for k, v in side.items() if k != "masks"} for side in (found, truth)))
@@ -236,12 +239,12 @@ def test_detection_is_the_boxes_alone() -> None:
 def test_the_number_of_processes_changes_nothing(change: Any) -> None:
     """Bit for bit, also where equal scores leave the order of the images open."""
     pairs = [change(pair) for pair in random_pairs(1)]
-    alone = build_metric("instance_segmentation", LABELS)
+    alone = TASKS["instance_segmentation"].metric(LABELS, frozenset())
     for pair in pairs:
         alone.update(*pair)
-    merged = build_metric("instance_segmentation", LABELS)
+    merged = TASKS["instance_segmentation"].metric(LABELS, frozenset())
     for process in (1, 0):
-        part = build_metric("instance_segmentation", LABELS)
+        part = TASKS["instance_segmentation"].metric(LABELS, frozenset())
         for pair in pairs[process::2]:
             part.update(*pair)
         merged.merge(pickle.loads(pickle.dumps(part.state)))
@@ -251,14 +254,14 @@ def test_the_number_of_processes_changes_nothing(change: Any) -> None:
 
 
 def test_computing_twice_gives_the_same() -> None:
-    metric = build_metric("instance_segmentation", LABELS)
+    metric = TASKS["instance_segmentation"].metric(LABELS, frozenset())
     for pair in random_pairs(2):
         metric.update(*pair)
     assert metric.compute() == metric.compute()
 
 
 def test_masks_are_kept_small() -> None:
-    metric = build_metric("instance_segmentation", LABELS)
+    metric = TASKS["instance_segmentation"].metric(LABELS, frozenset())
     found, truth = random_pairs(0)[0]
     solid = torch.zeros(50, 1000, 1000, dtype=torch.bool)
     solid[:, 100:900, 100:900] = True
@@ -273,11 +276,11 @@ def test_predictions_that_are_no_numbers_are_reported_with_the_image(column: str
     found, truth = next(pair for pair in random_pairs(0) if len(pair[0]["boxes"]))
     found[column].view(-1)[0] = bad
     with pytest.raises(UserError, match=f"{truth['name']}: the model's {column} are no numbers"):
-        build_metric("object_detection", LABELS).update(found, truth)
+        TASKS["object_detection"].metric(LABELS, frozenset()).update(found, truth)
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:
     found, truth = next(pair for pair in random_pairs(0) if len(pair[0]["boxes"]))
     found["labels"][0] = len(LABELS)
     with pytest.raises(ValueError, match="allowed are 0..2"):
-        build_metric("object_detection", LABELS).update(found, truth)
+        TASKS["object_detection"].metric(LABELS, frozenset()).update(found, truth)

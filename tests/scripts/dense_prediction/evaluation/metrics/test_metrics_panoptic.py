@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dense_prediction.evaluation.metrics import build_metric
 from dense_prediction.evaluation.metrics.metric import Annotation
+from dense_prediction.evaluation.tasks import TASKS
 
 
 LABELS = ["car", "person", "sky", "road"]
@@ -108,7 +108,7 @@ def qualities(counts: list[list[float]]) -> list[float | None]:
 
 def measure(images: list[Pair]) -> dict[str, Any]:
     """The numbers of images that two processes counted."""
-    metric, other = (build_metric("panoptic_segmentation", LABELS, THINGS) for _ in range(2))
+    metric, other = (TASKS["panoptic_segmentation"].metric(LABELS, THINGS) for _ in range(2))
     for index, pair in enumerate(images):
         (metric, other)[index % 2].update(*pair)
     metric.merge(pickle.loads(pickle.dumps(other.state)))

@@ -37,7 +37,7 @@ from dense_prediction.hub.cards.source import CardSource
 from dense_prediction.hub.model_repository import ModelFiles, stage_model
 from dense_prediction.hub.result_files import Result
 from dense_prediction.hub.trained_heads import build_head, read_heads, read_results, recipe_of
-from dense_prediction.models.processors import build_processor
+from dense_prediction.models.saved_models import build_processor
 from dense_prediction.recipes.loading import load_recipe
 from hub import Hub, serve
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig

@@ -5,28 +5,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import accelerate
 import pytest
 import torch
-from accelerate.utils import reduce
-from transformers.loss import loss_for_object_detection
-from transformers.models.mask2former import modeling_mask2former
 
 import train
+from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model, encoder_of
-from dense_prediction.models.heads.registry import HEADS
+from dense_prediction.models.heads import find_head, head_names
 from dense_prediction.models.options import BackboneOptions
+from dense_prediction.options import flatten
 from dense_prediction.recipes.loading import load_recipe
-from dense_prediction.training import checkpointing
-from dense_prediction.training.checkpointing import flatten
+from dense_prediction.training import checkpoints
 from dense_prediction.training.huggingface.arguments import training_arguments
 from dense_prediction.training.loop import TrainingRun, build_accelerator
 from dense_prediction.training.processes.loss_normalization import process_weight, share_normalization
 from dense_prediction.training.processes.unused_parameters import freeze_unused
 from miniature import ROOT
-from miniature_heads import LABELS, draw_batch
+from miniature_heads import HEADS_AND_TASKS, LABELS, build, draw_batch
 from scripts_in_process import run_script
 
 
@@ -82,13 +81,13 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(
     with pytest.raises(Stopped):
         TrainingRun(load_recipe(recipe_file, [broken, *arguments, "training.batch_size=4"])).train()
     monkeypatch.undo()
-    assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000002"
+    assert checkpoints.last_checkpoint(tmp_path / "broken").name == "step_00000002"
 
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     dying = [ROOT / "tests/scripts/stopping.py", "5"]
     command = [sys.executable, *LAUNCH, *dying, recipe_file, broken, *arguments, "resume=auto"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert checkpointing.last_checkpoint(tmp_path / "broken").name == "step_00000004", ended.stderr[-2000:]
+    assert checkpoints.last_checkpoint(tmp_path / "broken").name == "step_00000004", ended.stderr[-2000:]
     assert results_of(tmp_path / "broken")["processes"] == 2
 
     assert run_script(train, recipe_file, broken, *arguments, "training.batch_size=4", "resume=auto") == 0
@@ -101,7 +100,7 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(
 
 @pytest.mark.parametrize("head_name", ["deformable_detr"], indirect=True)
 def test_parameters_that_a_head_does_not_use_are_frozen(backbone_file: Path, head_name: str) -> None:
-    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), HEADS[head_name].out_features)
+    backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head_name).out_features)
     unused = freeze_unused(backbone)
     assert "norm.stage1.weight" in unused
     assert backbone.training
@@ -111,16 +110,16 @@ def test_parameters_that_a_head_does_not_use_are_frozen(backbone_file: Path, hea
     assert all(parameter.grad is not None for parameter in backbone.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("head_name", HEADS, indirect=True)
+@pytest.mark.parametrize("head_name", head_names(), indirect=True)
 def test_both_trainers_expect_what_a_batch_without_objects_leaves_unused(recipe_file: Path) -> None:
     """DistributedDataParallel would end at the step after it."""
     recipe = load_recipe(recipe_file)
-    head = HEADS[recipe.head.name]
+    head = find_head(recipe.head.name)
     backbone = build_backbone(recipe.backbone, head.out_features)
-    model = build_model(recipe.head, backbone, LABELS, recipe.task).train()
+    model = build_model(recipe.head, backbone, LABELS, TASKS[recipe.task]).train()
     freeze_unused(encoder_of(model))
     batch = draw_batch(recipe.task, empty=(True, True))
-    model(**head.loss_inputs(batch, recipe.task)).loss.backward()
+    model(**head.loss_inputs(batch, TASKS[recipe.task])).loss.backward()
     leaves_out = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert build_accelerator(recipe).ddp_handler.find_unused_parameters == leaves_out
     assert training_arguments(recipe, {}).ddp_find_unused_parameters == leaves_out
@@ -141,10 +140,42 @@ class Accelerators:
 def test_each_process_weighs_as_much_as_it_sees(head_name: str) -> None:
     two = {"targets": [{"semantic_map": torch.tensor([[255, 1], [0, 255]]), "labels": torch.tensor([1, 2])}]}
     none = {"targets": [{"semantic_map": torch.full((2, 2), 255), "labels": torch.zeros(0)}]}
-    for head in ("upernet", "rt_detr", "rt_detr_v2", "d_fine"):
-        assert process_weight(Accelerators(), head, two) == 2 / 4
-        assert process_weight(Accelerators(), head, none) == 1 / 3.5
-    assert process_weight(Accelerators(), "deformable_detr", two) == 1
-    share_normalization()
-    for module in (loss_for_object_detection, modeling_mask2former):
-        assert (module.reduce.func, module.reduce.keywords) == (reduce, {"reduction": "sum"})
+    for name in ("upernet", "rt_detr", "rt_detr_v2", "d_fine", "deimv2"):
+        assert process_weight(Accelerators(), find_head(name), two) == 2 / 4
+        assert process_weight(Accelerators(), find_head(name), none) == 1 / 3.5
+    for name in ("mask2former", "maskformer", "detr", "deformable_detr", "conditional_detr"):
+        assert process_weight(Accelerators(), find_head(name), two) == 1
+
+
+class PartialState:
+    """Two processes that see the same."""
+
+    _shared_state: ClassVar = {"of": "two"}
+    num_processes = 2
+
+
+def reduce_over_two(count: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    return 2 * count if reduction == "sum" else count
+
+
+@pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
+def test_losses_are_divided_by_the_objects_of_all_processes_once(
+    name: str, task: str, backbone_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that it is still needed: transformers divides by the number of processes twice."""
+    head, model = find_head(name), build(name, task, backbone_file).eval()
+
+    def loss() -> float:
+        torch.manual_seed(0)  # of the points and the noise that some losses draw
+        return model(**head.loss_inputs(draw_batch(task), TASKS[task])).loss.item()
+
+    of_one = loss()
+    modules = [module for key, module in sys.modules.items() if key.startswith("transformers.")]
+    dividing = [module for module in modules if vars(module).get("reduce") is accelerate.utils.reduce]
+    for module in dividing:
+        monkeypatch.setattr(module, "reduce", reduce_over_two)
+        monkeypatch.setattr(module, "PartialState", PartialState)
+    assert (loss() != of_one) == (head.loss_module is not None)
+    with share_normalization(head):
+        assert loss() == of_one
+    assert all(module.reduce is reduce_over_two for module in dividing)

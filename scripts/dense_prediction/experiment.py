@@ -1,0 +1,89 @@
+"""What is learnt on what: both trainers and the evaluation stand on it."""
+
+import math
+
+from accelerate import Accelerator
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .batches.streams import EvaluationSet, TrainingStream, evaluation_loader
+from .batches.transforms import EvaluationTransform, TrainingTransform
+from .batches.types import Batch, PredictionOptions, Tensors
+from .data.loading import load_data
+from .data.samples import Split
+from .evaluation.measuring import measure
+from .evaluation.metrics.metric import Metric, Numbers
+from .evaluation.showing import draw_predictions
+from .evaluation.tasks import find_task
+from .evaluation.views import Viewer, check_views
+from .models.backbones import build_backbone
+from .models.building import build_model
+from .models.head import Head
+from .models.heads import find_head
+from .models.saved_models import build_processor
+from .recipes.schema import Recipe
+
+
+class Experiment:
+    """A recipe and what it names: its task, its data and its head.
+
+    Args:
+        head: in place of the recipe's, that of a model which is only measured.
+
+    Attributes:
+        viewer: how its models look at pictures that they are measured on.
+        size_divisor: height and width of every batch are multiples of it, for the recipe's sake and the head's.
+
+    Raises:
+        UserError: something that the recipe names is not there, or does not fit the rest.
+    """
+
+    def __init__(self, recipe: Recipe, head: Head | None = None) -> None:
+        self.recipe = recipe
+        self.task = find_task(recipe.task)
+        check_views(self.task, recipe.evaluation)
+        self.head = head or find_head(recipe.head.name)
+        self.size_divisor = math.lcm(self.head.size_divisor, recipe.transforms.size_divisor)
+        self.data = load_data(recipe.data, self.task)
+        self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
+        self.validation = self.evaluation_set(self.data.validation)
+
+    def evaluation_set(self, split: Split) -> EvaluationSet:
+        """The samples of a split as they are measured."""
+        return EvaluationSet(split, EvaluationTransform(self.recipe.transforms))
+
+    def training_stream(self) -> TrainingStream:
+        """The samples of the training split as they are learnt, without an end."""
+        return TrainingStream(self.data.train, TrainingTransform(self.recipe.transforms), self.recipe.seed)
+
+    def new_metric(self) -> Metric:
+        """The metric of the task, with nothing counted yet."""
+        return self.task.metric(self.data.labels, self.data.things)
+
+    def build_model(self) -> PreTrainedModel:
+        """The recipe's head round its backbone, with the weights that the backbone brings and random ones."""
+        backbone = build_backbone(self.recipe.backbone, self.head.out_features)
+        return build_model(self.recipe.head, backbone, self.data.labels, self.task, self.data.things)
+
+    def loss_inputs(self, batch: Batch) -> Tensors:
+        """The keyword arguments of a model with which its output has a loss."""
+        return self.head.loss_inputs(batch, self.task)
+
+    def processor(self) -> BaseImageProcessor:
+        """What prepares an image for the model as the evaluation does."""
+        return build_processor(self.recipe.head, self.recipe.transforms)
+
+    def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
+        """What the task's metric says of the model on all of the samples, the same numbers on every process."""
+        # Dealt out by hand: Accelerate would repeat samples to make the processes' shares equal, and count them twice.
+        indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
+        batches = evaluation_loader(samples, indices, self.recipe.data.workers, size_divisor=self.size_divisor)
+        with accelerator.autocast():
+            return measure(accelerator, model, self.viewer, batches, self.new_metric)
+
+    def draw(self, accelerator: Accelerator, model: PreTrainedModel) -> Image.Image | None:
+        """What the model sees in samples from all over the validation split; None if none is good."""
+        with accelerator.autocast():
+            return draw_predictions(model, self.viewer, self.validation, self.data.labels, self.size_divisor)

@@ -1,0 +1,105 @@
+"""A trained model measured on the data of a recipe."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..data.samples import Split
+from ..errors import UserError
+from ..evaluation.metrics.metric import Numbers
+from ..evaluation.tasks import find_task
+from ..evaluation.views import check_views
+from ..experiment import Experiment
+from ..failures import is_out_of_memory
+from ..models.building import check_fits
+from ..models.heads import head_of
+from ..models.saved_models import read_model
+from ..recipes.schema import Recipe
+from ..training.processes.accelerators import start_accelerator
+from ..training.results import device_name, library_versions
+
+
+SMALLER = (
+    "measure smaller pictures (transforms.evaluation_resize and shortest_edges) or, of semantic segmentation, windows "
+    "that slide over them (evaluation.window and stride)"
+)
+
+
+class Measurement:
+    """A model measured on all samples of a split, on all processes that were started.
+
+    Args:
+        model: the folder that a training wrote, or the name of such a repository on the Hub.
+        split: "validation" or "test".
+
+    Attributes:
+        counts: how many pictures were measured and skipped, and how long it took.
+        numbers: what the task's metric says.
+
+    Raises:
+        UserError: the model does not fit the recipe, or something that the recipe names is not there.
+    """
+
+    def __init__(self, recipe: Recipe, model: str | Path, split: str = "validation") -> None:
+        check_views(find_task(recipe.task), recipe.evaluation)
+        self.recipe, self.model, self.split = recipe, model, split
+        self.accelerator = start_accelerator(recipe.training.mixed_precision)
+        self._network, processor = read_model(model, self.accelerator.device)
+        self.experiment = Experiment(recipe, head_of(self._network))
+        check_fits(self._network, self.experiment.data, self.experiment.task)
+        check_normalization(processor, recipe)
+        samples, started = self._samples(), time.perf_counter()
+        self.numbers = self._measure(samples)
+        skipped = sum(gather_object([samples.num_skipped]))
+        seconds = round(time.perf_counter() - started, 1)
+        self.counts = {"pictures": len(samples), "skipped": skipped, "seconds": seconds}
+
+    def _samples(self) -> Split:
+        data = self.experiment.data
+        if self.split not in ("validation", "test"):
+            raise UserError(f"split={self.split}: choose validation or test, whose names the recipe says")
+        if self.split == "test" and data.test is None:
+            raise UserError("--split test: the recipe names no test split; set data.test_split=NAME")
+        return data.test if self.split == "test" else data.validation
+
+    def _measure(self, samples: Split) -> Numbers:
+        try:
+            return self.experiment.measure(self.accelerator, self._network, self.experiment.evaluation_set(samples))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"out of memory; {SMALLER}") from error
+
+    def content(self) -> dict[str, Any]:
+        """The numbers, what was measured and on what, as JSON takes it."""
+        recipe, accelerator = self.recipe, self.accelerator
+        parts = ("data", "transforms", "evaluation")
+        return {
+            "name": recipe.name,
+            "model": str(self.model),
+            "task": recipe.task,
+            "split": self.split,
+            "recipe": {name: dataclasses.asdict(getattr(recipe, name)) for name in parts},
+            "mixed_precision": recipe.training.mixed_precision,
+            "device": device_name(accelerator.device),
+            "processes": accelerator.num_processes,
+            "versions": library_versions(),
+            **self.counts,
+            "metrics": self.numbers,
+        }
+
+
+def check_normalization(processor: BaseImageProcessor, recipe: Recipe) -> None:
+    """Refuse a recipe whose images look otherwise than those that the model was trained on.
+
+    Raises:
+        UserError: for these.
+    """
+    for name in ("image_mean", "image_std"):
+        trained, asked = list(getattr(processor, name)), list(getattr(recipe.transforms, name))
+        if trained != asked:
+            raise UserError(f"transforms.{name}={asked}, but the model was trained with {trained}; set it to that")

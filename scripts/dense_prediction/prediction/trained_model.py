@@ -1,0 +1,137 @@
+"""A trained model, and what it sees in pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..batches.streams import collate
+from ..batches.types import Batch, Prediction, PredictionOptions
+from ..drawing.pages import add_legend
+from ..drawing.pictures import draw
+from ..errors import UserError
+from ..evaluation.coco_output import describe
+from ..evaluation.tasks import find_task
+from ..failures import is_out_of_memory
+from ..models.building import labels_of, task_of, things_of
+from ..models.head import Head
+from ..models.heads import head_of
+from ..models.saved_models import PADDING, read_model
+from ..tasks import Task
+from .image_files import read_image, to_image
+
+
+SCORE_THRESHOLD = 0.5
+"""Of boxes and instances. Panoptic segmentation has its own, which the official evaluation uses."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what prepares its images, as training saves them together.
+
+    Attributes:
+        options: how much of what it sees becomes a prediction.
+    """
+
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    options: PredictionOptions
+
+    @property
+    def head(self) -> Head:
+        return head_of(self.model)
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return find_task(task_of(self.model))
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of their ids."""
+        return labels_of(self.model)
+
+    def predict(self, image: str | Path | Image.Image | np.ndarray) -> Prediction:
+        """What the model was trained to see, in one picture at its own size; `batches.types.Prediction` describes it.
+
+        Args:
+            image: a file, a picture, or an array (height, width, 3) of 8 bits in the order red, green, blue.
+
+        Raises:
+            UserError: the file cannot be read, the array is no picture, or the picture is too small or too large.
+        """
+        picture = read_image(Path(image)) if isinstance(image, str | Path) else to_image(image)
+        try:
+            return predict_image(self.model, self.processor, picture, self.options)
+        except ValueError as error:  # the model itself refuses the picture's size
+            raise UserError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{picture.width} x {picture.height} pixels are too many for the memory; make the image smaller, or "
+                "use the CPU in place of a GPU with CUDA_VISIBLE_DEVICES= in front of the command"
+            ) from error
+
+    def draw(self, image: Image.Image, prediction: Prediction, legend: str = "found") -> Image.Image:
+        """The picture with a prediction drawn over it; a small one is enlarged.
+
+        Args:
+            legend: of the classes below it: those that were "found", "all", or "none".
+        """
+        picture = draw(image, prediction, self.labels, self.task.draw)
+        return add_legend(picture, prediction, self.labels, legend)
+
+    def describe(self, file: Path, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
+        """A prediction as JSON, see `evaluation.coco_output.describe`."""
+        return describe(file, prediction, self.task, self.labels, size)
+
+
+def load_model(
+    source: str | Path, device: str | torch.device | None = None, threshold: float | None = None
+) -> TrainedModel:
+    """A trained model, ready to predict.
+
+    Args:
+        source: the folder that a training wrote, `OUTPUT/best_model`, or the name of such a repository on the Hub.
+        device: where it runs; None for the GPU if there is one.
+        threshold: leave out objects and segments of lower scores; None for 0.5, of panoptic segmentation 0.8.
+
+    Raises:
+        UserError: there is no such model, or its files are damaged.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model, processor = read_model(source, device)
+    return TrainedModel(model, processor, choose_options(model, threshold))
+
+
+def choose_options(model: PreTrainedModel, threshold: float | None) -> PredictionOptions:
+    """What becomes a prediction; a threshold of the user's also holds for panoptic segments."""
+    things = things_of(model)
+    if threshold is None:
+        return PredictionOptions(score_threshold=SCORE_THRESHOLD, things=things)
+    return PredictionOptions(score_threshold=threshold, object_threshold=threshold, things=things)
+
+
+@torch.inference_mode()
+def predict_image(
+    model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, options: PredictionOptions
+) -> Prediction:
+    """What the model was trained to see, in an RGB image, at the image's own size."""
+    head = head_of(model)
+    batch = prepare_image(head, processor, image, model.device)
+    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, find_task(task_of(model)), options)
+    return prediction
+
+
+def prepare_image(head: Head, processor: BaseImageProcessor, image: Image.Image, device: torch.device) -> Batch:
+    """A batch of one image as the processor prepares it, padded as the evaluation pads it."""
+    pixel_values = processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    divisor = getattr(processor, PADDING, head.size_divisor)
+    batch = collate([{"pixel_values": pixel_values, "original_size": (image.height, image.width)}], divisor)
+    return batch | {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}

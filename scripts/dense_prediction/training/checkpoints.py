@@ -1,0 +1,72 @@
+"""Checkpoints from which a run goes on exactly as if it had never stopped.
+
+Accelerate keeps the weights (safetensors), optimizer, schedule and gradient scaler, and reads them back with
+`weights_only=True`, so that no pickle can run code. `state.json` keeps the rest. The position in the data and all
+random numbers follow from the step alone: see `loading` and `TrainingRun`. So neither the number of processes nor the
+way in which they share a step's samples has to stay the same.
+"""
+
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch.optim.swa_utils import AveragedModel
+
+from ..atomic_files import replace_folder
+from ..errors import UserError
+from ..recipes.schema import Recipe
+from .run_state import STATE_FILE, RunState, write_state
+
+
+AVERAGE_FILE = "average.safetensors"
+FOLDER = "checkpoints"
+PARTIAL = "partial"
+
+
+def save_checkpoint(
+    accelerator: Accelerator, recipe: Recipe, state: RunState, average: AveragedModel | None = None
+) -> Path:
+    """Write `output/checkpoints/step_NNNNNNNN` and delete all others.
+
+    The folder gets its name when it is complete: what a killed run leaves behind is never taken for a checkpoint.
+    """
+    root = Path(recipe.output) / FOLDER
+    partial, complete = root / PARTIAL, root / f"step_{state.step:08d}"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if average is not None:
+            save_model(average, str(partial / AVERAGE_FILE))
+        write_state(partial, recipe, state)
+        replace_folder(partial, complete)
+        for other in root.iterdir():
+            if other != complete:
+                shutil.rmtree(other)
+    return complete
+
+
+def restore(accelerator: Accelerator, checkpoint: Path, average: AveragedModel | None = None) -> None:
+    """Put the prepared model, optimizer, schedule, scaler and average back into the checkpoint's state.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+        if average is not None:
+            load_model(average, checkpoint / AVERAGE_FILE)
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        raise UserError(f"cannot restore {checkpoint}: {' '.join(str(error).split())}") from error
+    accelerator.step = 0  # counts the forward passes of a step, of which there may be another number now
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    found = sorted(folder for folder in (output / FOLDER).glob("step_*") if (folder / STATE_FILE).is_file())
+    return found[-1] if found else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from transformers import Dinov2WithRegistersConfig
 
 from hub import serve_hub
@@ -34,7 +35,7 @@ def run(code: str, **environment: str) -> str:
 
 def test_snippets_are_found() -> None:
     assert len(SNIPPETS) >= 6
-    assert {needs for needs, _ in SNIPPETS} == {None, "hub", "download"}
+    assert {needs for needs, _ in SNIPPETS} == {None, "hub", "download", "trained"}
 
 
 @pytest.mark.parametrize("code", [code for needs, code in SNIPPETS if needs is None])
@@ -66,3 +67,18 @@ def test_download_snippet(tmp_path: Path) -> None:
     Dinov2WithRegistersConfig(num_hidden_layers=2).save_pretrained(tmp_path / "facebook/dinov2-with-registers-base")
     with serve_hub(tmp_path) as endpoint:
         run(code, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"), NO_PROXY="*")
+
+
+def test_training_snippet(tmp_path: Path) -> None:
+    """The same lines with two steps in place of all, in another folder."""
+    (code,) = (code for needs, code in SNIPPETS if needs == "trained")
+    assert '"training.steps": 800' in code
+    shorter = (
+        '"training.steps": 2, "optimization.warmup_steps": 0, "training.evaluate_every": 2, "training.log_every": 2'
+    )
+    shorter += ', "training.checkpoint_every": 2, "data.max_validation_samples": 2'
+    code = code.replace('"training.steps": 800', shorter)
+    Image.new("RGB", (70, 50)).save(tmp_path / "photo.jpg")
+    code = f"import os; os.chdir({str(tmp_path)!r})\n{code}"
+    code += "print(results['step'], measured['split'], prediction['semantic_map'].shape)"
+    assert run(code, HF_HUB_OFFLINE="1").splitlines()[-1] == "2 test torch.Size([50, 70])"

@@ -277,7 +277,8 @@ def config_of_copy(
     config = copy.deepcopy(backbone.config)
     config.out_features = stages
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
-        # The code came with a model from the Hub. By the class itself: the model type may be that of other code.
+        # A class that nobody has registered, such as one fetched from the Hub by its name. By the class itself: its
+        # model type may be that of other code.
         AutoBackbone.register(type(config), type(backbone))
     return config
 

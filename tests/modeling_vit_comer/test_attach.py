@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramidBackbone, SimpleFeaturePyramidConfig
-from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig, ViTCoMerModel
 from modeling_vit_comer.configuration_vit_comer import ALL_STAGES
 from modeling_vit_comer.heads import SUPPORTED_HEADS, attach_head, backbone_of, supported_head
 from test_heads import DETR, HEADS, MASKFORMER, MULTI_SCALE, NUM_LABELS, RT_DETR, Head
@@ -212,6 +212,21 @@ def test_the_simple_feature_pyramid_has_heads_too() -> None:
     assert type(backbone_of(model)) is SimpleFeaturePyramidBackbone
     model(**HEADS["rt_detr"].inputs()).loss.backward()
     assert_unchanged(backbone, before)
+
+
+class OwnConfig(ViTCoMerConfig):
+    pass
+
+
+class OwnBackbone(ViTCoMerBackbone):
+    config: OwnConfig
+
+
+def test_a_backbone_that_nobody_registered() -> None:
+    """Of the same model type as ours, as another version of the code from the Hub is."""
+    model = OwnBackbone(OwnConfig(**tiny_fields())).attach(UperNetForSemanticSegmentation, **UPERNET)
+    assert type(backbone_of(model)) is OwnBackbone
+    assert type(backbone_of(tiny_backbone().attach(UperNetForSemanticSegmentation, **UPERNET))) is ViTCoMerBackbone
 
 
 def test_the_trainer_does_not_scale_a_loss_twice(head: Head, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 from transformers import PreTrainedModel
 
-from dense_prediction.optimization import parameter_groups
-from dense_prediction.recipes import OptimizationRecipe
-from dense_prediction.simple_feature_pyramid import SimpleFeaturePyramidBackbone, SimpleFeaturePyramidConfig
+from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramidBackbone, SimpleFeaturePyramidConfig
+from dense_prediction.recipes.schema import OptimizationOptions
+from dense_prediction.training.optimization import parameter_groups
 from families import REPRESENTATIVES, TIMM, TRANSFORMERS, family_of
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel
 from tiny import tiny_config, tiny_fields
@@ -46,7 +46,7 @@ def groups_of(model: PreTrainedModel) -> dict[str, tuple[float, float]]:
 
 
 def groups_of_training(model: PreTrainedModel) -> dict[str, tuple[float, float]]:
-    recipe = OptimizationRecipe(learning_rate=RATE, layer_decay=LAYER_DECAY, weight_decay=WEIGHT_DECAY)
+    recipe = OptimizationOptions(learning_rate=RATE, layer_decay=LAYER_DECAY, weight_decay=WEIGHT_DECAY)
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {
         names[parameter]: (group["lr"], group["weight_decay"])

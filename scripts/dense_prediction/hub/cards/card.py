@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ...evaluation.tasks import TASKS
 from ...models.heads import all_heads
 from ..backbone_facts import Facts
 from ..licences import licence_metadata
@@ -37,13 +38,10 @@ PIPELINES = {
 """The pipeline of transformers for a model's class, by the end of its name. A backbone makes features."""
 
 CALLS = {
-    "semantic_segmentation": ', subtask="semantic"',
-    "instance_segmentation": ', subtask="instance", threshold=0.5',
-    "panoptic_segmentation": ', subtask="panoptic"',
     "object-detection": ", threshold=0.5",
     "zero-shot-object-detection": ', candidate_labels=["a cat", "a dog"]',
 }
-"""What a pipeline takes beside the picture, by the task that a head was trained for, or by the pipeline."""
+"""What a pipeline takes beside the picture, of models that are not of a task of `evaluation.tasks`."""
 
 COMER_BIBTEX = """\
 @inproceedings{xia2024vitcomer,
@@ -176,7 +174,7 @@ def head_card(
         data.eval_results = eval_results(result, dataset, pipeline, task)
     values |= {"model_class": model_class, "task": task.replace("_", " "), "licence": licence}
     values["needs_scipy"] = needs_scipy(model_class)
-    values |= {"dataset": dataset, "result": result, "call": CALLS.get(task, CALLS.get(pipeline, ""))}
+    values |= {"dataset": dataset, "result": result, "call": pipeline_arguments(task, pipeline)}
     return fill(HEAD_TEMPLATE, data, repository, trunk, values)
 
 
@@ -184,6 +182,11 @@ def card_data(pipeline: str, licence: str) -> ModelCardData:
     """The metadata by which the Hub lists a repository."""
     tags = ["vit-comer", "custom_code"]
     return ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=tags, **licence_metadata(licence))
+
+
+def pipeline_arguments(task: str, pipeline: str | None) -> str:
+    """What a pipeline takes beside the picture, as Python has it."""
+    return TASKS[task].pipeline_arguments if task in TASKS else CALLS.get(pipeline, "")
 
 
 def eval_results(result: Measured, dataset: Dataset, pipeline: str, task: str) -> list[EvalResult]:

@@ -61,14 +61,14 @@ def use(python: Path, site: Path, command: Path, folder: Path) -> None:
     """Without a network, and without a way back to the checkout."""
     empty = folder / "empty"
     empty.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"PYTHONPATH": str(site), "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     script = shutil.copy(ROOT / "tests" / "check_wheel.py", folder)
     subprocess.run([python, "-P", script, site, command], cwd=empty, env=environment, check=True)
 
 
 def main() -> None:
     quick = sys.argv[1:] == ["--quick"]
+    os.environ.pop("PYTHONPATH", None)  # where it names the checkout, pip takes the package for installed
     with tempfile.TemporaryDirectory(prefix="vit-comer-wheel-") as temporary:
         folder = Path(temporary).resolve()
         wheel = build_wheel(folder, *(["--no-build-isolation"] if quick else []))

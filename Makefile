@@ -38,7 +38,7 @@ test-lowest:
 	$(MAKE) test VENV=.venv-lowest PYTHON=python3.11 LOWEST=yes
 
 test-wheel:
-	$(PYTHON) tests/wheel/try_wheel.py
+	$(PYTHON) tests/try_wheel.py
 
 kernel: $(VENV)/.installed-kernels
 	$(RUN) scripts/build_kernel.py

@@ -17,6 +17,7 @@ import time
 import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -436,11 +437,18 @@ def is_built(variant: Variant, folder: Path) -> bool:
     return path.exists() and json.loads(path.read_text())["id"] == variant.ops_id
 
 
-def replace(folder: Path, new: Path, attic: Path) -> None:
-    """Two renames, so that a build killed at any time leaves a whole variant or none."""
-    if folder.exists():
+def replace(variant: Variant, folder: Path, new: Path, attic: Path) -> None:
+    """Two renames, so that a build killed at any time leaves a whole variant or none.
+
+    Of two builds of the same sources at once, the one that comes second leaves the first one's in place.
+    """
+    with suppress(FileNotFoundError):
         folder.rename(attic)
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:
+        if not is_built(variant, folder):
+            raise
 
 
 def build(variant: Variant, toolchain: Toolchain, output: Path) -> None:
@@ -459,7 +467,7 @@ def build(variant: Variant, toolchain: Toolchain, output: Path) -> None:
         if _rust is not None:
             check_loads(variant, toolchain, Path(temporary))
         size = library.stat().st_size
-        replace(output / variant.name, staged, Path(temporary) / "old")
+        replace(variant, output / variant.name, staged, Path(temporary) / "old")
     loads = "it loads" if _rust is not None else "not loaded: pip install kernels"
     print(f"  built in {time.perf_counter() - start:.0f} s: {variant.ops_id}, {size / 2**20:.1f} MiB, {loads}")
 

@@ -1,7 +1,6 @@
 """What `pip install` brings: both packages, the presets and the recipes."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import modeling_vit_comer
+from try_wheel import copy_source
 
 
 ROOT = Path(__file__).parents[1]
@@ -40,10 +40,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """Built from a copy, because a build leaves folders behind."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("modeling_vit_comer", "configuration", "scripts", "hub_cards"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_source(source)
     run(f"from setuptools.build_meta import build_wheel; build_wheel({str(output)!r})", source)
     (path,) = output.glob("*.whl")
     return zipfile.ZipFile(path)

@@ -68,8 +68,8 @@ RELIED_ON = {
 
 # Of other libraries, but promised: `evaluate` documents both for metrics.
 PROMISED = {"_info", "_compute"}
-# Written by scripts/build_kernel.py beside the operators, as kernel-builder does.
-GENERATED = {"_ops"}
+# Written by scripts/build_kernel.py beside the operators, and made by Python for its own classes.
+GENERATED = {"_ops", "_abc_impl", "_is_protocol", "_backward_cls"}
 
 
 def is_private(name: str) -> bool:
@@ -95,7 +95,6 @@ def overridden(our_class: type) -> set[str]:
     """Private members of a class that hide those of a class of another library."""
     ours = (PACKAGE, Path(LIBRARY).name)
     theirs = [base for base in our_class.__mro__[1:] if not base.__module__.startswith(ours)]
-    theirs = [base for base in theirs if base.__module__ not in ("typing", "torch.autograd.function")]
     return {name for name in vars(our_class) if is_private(name) and any(name in vars(base) for base in theirs)}
 
 

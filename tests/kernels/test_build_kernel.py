@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
@@ -250,6 +253,35 @@ def test_build_replaces_an_old_one_and_is_not_repeated(
     assert [path.name for path in output.iterdir()] == [variant.name]
     build_kernel.build(variant, toolchain, output)
     assert capsys.readouterr().out == f"{variant.name}: up to date\n"
+
+
+@pytest.mark.parametrize("with_old_one", [False, True])
+def test_two_builds_at_once(
+    with_old_one: bool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have compiled, both put the same variant in place."""
+    barrier, variant, rename = Barrier(2, timeout=60), Variant(project, "cpu"), Path.rename
+    folder = tmp_path / "build" / variant.name
+    folder.parent.mkdir()
+    if with_old_one:
+        place_old_build(folder)
+
+    def rename_together(path: Path, target: Path) -> Path:
+        with suppress(BrokenBarrierError):  # one of the two has nothing to rename
+            barrier.wait(timeout=1)
+        return rename(path, target)
+
+    def put_in_place(name: str) -> None:
+        new = tmp_path / name / "new"
+        new.mkdir(parents=True)
+        (new / "metadata.json").write_text(json.dumps({"id": variant.ops_id}))
+        build_kernel.replace(variant, folder, new, tmp_path / name / "old")
+
+    monkeypatch.setattr(Path, "rename", rename_together)
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(put_in_place, name) for name in ("one", "two")]:
+            job.result()
+    assert build_kernel.is_built(variant, folder)
 
 
 @pytest.mark.parametrize(

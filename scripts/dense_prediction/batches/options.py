@@ -51,6 +51,16 @@ class TransformOptions:
 
     @model_validator(mode="after")
     def _check_crop_size(self) -> Self:
-        if self.crop_size is None and (self.resize != "shortest_edge" or self.evaluation_resize == "fixed"):
-            raise ValueError(f"resize={self.resize}, evaluation_resize={self.evaluation_resize} need a crop_size")
+        if self.resize != "shortest_edge" or self.evaluation_resize == "fixed":
+            self.needed_crop_size()
         return self
+
+    def needed_crop_size(self) -> tuple[int, int]:
+        """`crop_size`, of what cannot do without.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.crop_size is None:
+            raise ValueError(f"resize={self.resize}, evaluation_resize={self.evaluation_resize} need a crop_size")
+        return self.crop_size

@@ -17,10 +17,10 @@ MASKS = ("semantic_map", "segment_map", "masks")
 
 def to_tensors(sample: Sample) -> Sample:
     """The sample with tensors in place of its image and its arrays; see `Sample` for their types."""
-    return {column: _to_tensor(column, value, sample.get("image")) for column, value in sample.items()}
+    return {column: _to_tensor(column, value, sample["image"]) for column, value in sample.items()}
 
 
-def _to_tensor(column: str, value: Any, image: Image.Image | None) -> Any:
+def _to_tensor(column: str, value: Any, image: Image.Image) -> Any:
     if column == "image":
         return tv_tensors.Image(functional.pil_to_tensor(value))
     if not isinstance(value, np.ndarray):

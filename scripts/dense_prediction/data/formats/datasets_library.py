@@ -1,7 +1,8 @@
 """Anything that `datasets.load_dataset` reads: a Hub id, a folder of parquet, an image folder with metadata."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -28,8 +29,9 @@ class DatasetsOptions(SemanticOptions):
         """Rows with an image and a label, or an image and its objects."""
         # Not at the top: the library takes a second to import, which nobody shall wait for who does not use it.
         from ..row_splits import open_rows
-        from ..rows import ObjectsReader, SemanticReader
+        from ..rows import ObjectsReader, RowReader, SemanticReader
 
+        new_reader: Callable[[Any], RowReader]
         if "semantic_map" in task.columns:
             new_reader = partial(SemanticReader, self, columns=(self.image_column, self.label_column))
         else:

@@ -18,12 +18,12 @@ class DatasetsOptions(SemanticOptions):
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")
 
     format: Literal["datasets"] = "datasets"
-    image_column: str = Field("image", description="column with the image")
-    label_column: str = Field("label", description="column with the class ids, as large as the image")
-    objects_column: str = Field("objects", description="column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="of a bbox, in pixels")
-    streaming: bool = Field(False, description="read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(1000, description="of streaming: how many samples the next is drawn from")
+    image_column: str = Field(default="image", description="column with the image")
+    label_column: str = Field(default="label", description="column with the class ids, as large as the image")
+    objects_column: str = Field(default="objects", description="column with the bbox and category of each object")
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field(default="xywh", description="of a bbox, in pixels")
+    streaming: bool = Field(default=False, description="read while training, for what is larger than the disk")
+    shuffle_buffer: Positive = Field(default=1000, description="of streaming: how many samples the next is drawn from")
 
     def open(self, task: Task) -> Source:
         """Rows with an image and a label, or an image and its objects."""

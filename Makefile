@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECIPE = configuration/recipes/semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo.yaml
 
-.PHONY: help demo test test-slow kernel style clean
+.PHONY: help demo test test-slow kernel style types clean
 
 help:
 	@echo "make demo       train a tiny ViT-CoMer on shapes drawn on the spot, and show what it learnt"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  run those: minutes each"
 	@echo "make kernel     build the native kernel for this machine (a C++ compiler; nvcc for GPUs)"
 	@echo "make style      format and lint"
+	@echo "make types      check the types of package, library and scripts"
 	@echo "make clean      remove the environment and everything made"
 
 demo: $(VENV)/.installed-train
@@ -31,6 +32,11 @@ kernel: $(VENV)/.installed-kernels
 style: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+# The metrics by themselves: they import the library `evaluate`, whose name here is that of scripts/evaluate.py.
+types: $(VENV)/.installed-dev
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --no-warn-unused-configs scripts/metrics
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'

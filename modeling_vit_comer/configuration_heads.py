@@ -6,7 +6,7 @@ the same for every repository of a process. These configs make the backbone's co
 transformers' own configs, because the Auto classes find a config's model by that name.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
@@ -33,12 +33,15 @@ def backbone_config_class() -> type[PreTrainedConfig]:
 class CarriesCode:
     """Mixin for the config of a head: makes its ViT-CoMer backbone's config, and is saved with the code."""
 
+    if TYPE_CHECKING:
+        backbone_config: Any  # of the config that this is mixed into
+
     _auto_class = "AutoConfig"
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.backbone_config, dict):
             self.backbone_config = backbone_config_class().from_dict(self.backbone_config)
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[misc]  # of the config that this is mixed into
 
 
 def config_that_carries_code(head: SupportedHead) -> type[PreTrainedConfig]:

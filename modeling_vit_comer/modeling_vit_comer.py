@@ -326,8 +326,7 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
             `feature_maps`, one for each of `out_features`: (batch, hidden_size, ceil(H / stride), ceil(W / stride)).
         """
         _, feature_maps = self.forward_stages(pixel_values, self.out_features)
-        # transformers annotates a tuple of one map.
-        return BackboneOutput(feature_maps=tuple(feature_maps))  # type: ignore[arg-type]
+        return BackboneOutput(feature_maps=tuple(feature_maps))  # type: ignore[arg-type]  # annotated as of one map
 
 
 def ceil_divide(size: int, divisor: int) -> int:

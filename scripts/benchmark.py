@@ -161,7 +161,7 @@ def check_preset(preset: str) -> None:
 
 def build_backbone(preset: str, attention: str) -> ViTCoMerBackbone:
     torch.manual_seed(0)
-    changes = {"window_sizes": None} if attention == "global" else {}
+    changes: dict[str, Any] = {"window_sizes": None} if attention == "global" else {}
     return ViTCoMerBackbone(ViTCoMerConfig.from_preset(preset, **changes))
 
 
@@ -170,7 +170,7 @@ def forward(model: nn.Module, images: torch.Tensor) -> None:
         model.eval()(images)
 
 
-def training_step(backbone: ViTCoMerBackbone, images: torch.Tensor) -> None:
+def training_step(backbone: nn.Module, images: torch.Tensor) -> None:
     feature_maps = backbone.train()(images).feature_maps
     sum(feature_map.square().mean() for feature_map in feature_maps).backward()
     backbone.zero_grad()
@@ -213,7 +213,7 @@ def peak_memory(name: str, arguments: argparse.Namespace) -> float:
 
 
 def measure_memory(formulations: list[str], arguments: argparse.Namespace) -> dict[str, float]:
-    memory = {}
+    memory: dict[str, float] = {}
     for name in tqdm(formulations, desc="peak memory", unit="process"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memory[name] = round(pool.apply(peak_memory, (name, arguments)))

@@ -21,14 +21,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dense_prediction.command_line import ArgumentParser, run
 from dense_prediction.errors import UserError
 
 
 try:
-    from kernels import _rust
+    from kernels import _rust  # type: ignore[attr-defined]  # a checker takes it for this repository's folder
 except ImportError:  # where pip's package is missing, `kernels` is this repository's folder of that name, and empty
     _rust = None
 
@@ -162,7 +162,7 @@ class Variant:
     @functools.cached_property
     def ops_id(self) -> str:
         """The name of the library and of its operators: another content, another name."""
-        recipe = [CXX_FLAGS, NVCC_FLAGS, DEFINITIONS, LIBRARIES, REGISTRATION, OPS]
+        recipe: list[Any] = [CXX_FLAGS, NVCC_FLAGS, DEFINITIONS, LIBRARIES, REGISTRATION, OPS]
         recipe += [self.config["general"], self.components, self.cuda_version, self.sanitize and SANITIZE_FLAGS]
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
         for path in [*self.sources(), *self.python_files]:
@@ -202,7 +202,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def torch_folder() -> Path:
     spec = find_spec("torch")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise UserError("torch is not installed here: pip install torch")
     return Path(spec.origin).parent
 
@@ -320,7 +320,7 @@ def compile_commands(variant: Variant, toolchain: Toolchain, folder: Path) -> di
 def link_command(variant: Variant, toolchain: Toolchain, folder: Path) -> list[str]:
     linker = [toolchain.compiler, "-Wl,--as-needed", *(SANITIZE_FLAGS if variant.sanitize else [])]
     if variant.backend == "cuda":
-        linker = [toolchain.nvcc, "-ccbin", toolchain.compiler, "--cudart=shared", "-Xlinker=--as-needed"]
+        linker = [cast(str, toolchain.nvcc), "-ccbin", toolchain.compiler, "--cudart=shared", "-Xlinker=--as-needed"]
     objects = [str(path) for path in sorted(folder.glob("*.o"))]
     libraries = [f"-L{torch_folder() / 'lib'}", *LIBRARIES[variant.backend]]
     return [*linker, "-shared", *objects, *libraries, "-o", str(folder / f"{variant.ops_id}.abi3.so")]

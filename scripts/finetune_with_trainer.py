@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import cast
 
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
 from dense_prediction.command_line import run, without_their_progress_bars
+from dense_prediction.data.samples import Split
 from dense_prediction.errors import UserError
 from dense_prediction.failures import explained
 from dense_prediction.hub.public_paths import public_path, write_public
@@ -47,7 +49,7 @@ def finetune(trainer: RecipeTrainer) -> None:
             trainer.recipe,
             trainer.run_state(),
             args.device,
-            metric=args.metric_for_best_model,
+            metric=cast(str, args.metric_for_best_model),
             processes=args.world_size,
         )
         draw(trainer)
@@ -56,7 +58,7 @@ def finetune(trainer: RecipeTrainer) -> None:
     if args.do_eval:
         record(trainer, "eval", trainer.evaluate())
     if args.do_predict:
-        samples = trainer.experiment.evaluation_set(data.test)
+        samples = trainer.experiment.evaluation_set(cast(Split, data.test))
         record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
     if args.push_to_hub:
         push(trainer)
@@ -72,12 +74,12 @@ def draw(trainer: RecipeTrainer) -> None:
     """What the model sees in pictures of the validation split."""
     page = trainer.experiment.draw(trainer.accelerator, trainer.model)
     if page is not None:
-        page.save(Path(trainer.args.output_dir) / PICTURE)
+        page.save(Path(cast(str, trainer.args.output_dir)) / PICTURE)
 
 
 def push(trainer: RecipeTrainer) -> None:
     """Upload the model, its results and a card, both without the folders of this machine from then on."""
-    recipe, results = trainer.recipe, Path(trainer.args.output_dir) / "results.json"
+    recipe, results = trainer.recipe, Path(cast(str, trainer.args.output_dir)) / "results.json"
     if trainer.is_world_process_zero():
         write_public(results, results)
     try:

@@ -26,7 +26,7 @@ from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
 MIB = 2**20
 TIMM_NAME = "vit_large_patch16_224"
-TRANSFORMERS_CONFIG = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+TRANSFORMERS_CONFIG: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 TRANSFORMERS_CONFIG |= {"intermediate_size": 4096}
 
 SAMPLED = {"anonymous": "RssAnon", "resident": "VmRSS"}
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def resident_bytes(field: str) -> int:
     """A field of Linux' account of this process."""
-    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    return 1024 * int(re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
 def extra_memory(work: Callable[[], Any]) -> dict[str, int]:
@@ -88,7 +88,7 @@ def extra_memory(work: Callable[[], Any]) -> dict[str, int]:
 def save_sources(folder: Path) -> None:
     """ViT-L of both libraries with random weights, as they save it."""
     vit = timm.create_model(TIMM_NAME)
-    timm.models.save_for_hf(vit, folder / "timm", safe_serialization=True)
+    timm.models.save_for_hf(vit, str(folder / "timm"), safe_serialization=True)
     save_file(vit.state_dict(), folder / "weights.safetensors")
     del vit
     ViTModel(ViTConfig(**TRANSFORMERS_CONFIG), add_pooling_layer=False).save_pretrained(folder / "transformers")

@@ -53,7 +53,8 @@ def open_sources(arguments: argparse.Namespace, device: torch.device) -> tuple[F
         return from_folder(arguments.model, device), plain
     fields = parse_fields(arguments.fields)
     backbone = backbone_on(arguments.trunk, fields)
-    return untrained(backbone.to(device), find_statistics(arguments.trunk, fields)), plain
+    backbone.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a type that forgets its `self`
+    return untrained(backbone, find_statistics(arguments.trunk, fields)), plain
 
 
 def find_statistics(trunk: str, fields: dict[str, Any]) -> Statistics:

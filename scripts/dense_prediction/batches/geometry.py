@@ -35,9 +35,15 @@ class Geometry:
             yield self.restore(chunk)
 
 
+def size_of(maps: torch.Tensor) -> Size:
+    """The height and width of (..., h, w)."""
+    height, width = maps.shape[-2:]
+    return height, width
+
+
 def geometries(batch: Batch) -> list[Geometry]:
     """The sizes of every image in a batch."""
-    padded = tuple(batch["pixel_values"].shape[-2:])
+    padded = size_of(batch["pixel_values"])
     return [
         Geometry(tuple(target["original_size"]), (int(mask[:, 0].sum()), int(mask[0].sum())), padded)
         for target, mask in zip(batch["targets"], batch["pixel_mask"], strict=True)

@@ -12,14 +12,12 @@ import torch
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.samples import Sample, Split, Stream
+from ..data.samples import EndlessSamples, Sample, Split, Stream
 from ..errors import UserError
 from ..seeds import mix
 from .transforms import EvaluationTransform, Example, TrainingTransform, has_labels
+from .types import Batch
 
-
-Batch = dict[str, torch.Tensor | list[Example]]
-"""`pixel_values`, (B, 3, h, w) float32; `pixel_mask`, (B, h, w) int64; `targets`, everything else of each example."""
 
 MOST_SKIPPED = 1000
 """Bad samples in a row, after which a stream is given up."""
@@ -48,8 +46,8 @@ class TrainingStream(Dataset[Example]):
     """The transformed sample at each position of an endless shuffled stream; a bad one gives its place to the next."""
 
     def __init__(self, split: Split, transform: TrainingTransform, seed: int) -> None:
-        streamed = isinstance(split, Stream)
-        self.samples = split.shuffled(seed) if streamed else ShuffledSplit(split, seed)
+        shuffled = split.shuffled(seed) if isinstance(split, Stream) else ShuffledSplit(split, seed)
+        self.samples: EndlessSamples = shuffled
         self.transform = transform
         self.seed = seed
 
@@ -90,7 +88,7 @@ class EvaluationSet(Dataset[Example | None]):
 class EvaluationLoader(DataLoader[Example | None]):
     """Batches without the samples that are skipped; a batch of nothing else is left out."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch names a class of its own
         return filter(None, super().__iter__())
 
 

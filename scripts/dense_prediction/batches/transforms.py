@@ -69,11 +69,11 @@ class TrainingTransform:
         """Fitted into the base size times a random scale, then cropped; wide scales make it large-scale jitter."""
         # Not v2.ScaleJitter, which divides the target's width by the image's height and the other way round.
         size = sample["image"].shape[-2:]
-        base_size = self.recipe.base_size or self.recipe.crop_size
+        base_size = self.recipe.base_size or self.recipe.needed_crop_size()
         fit = min(base / side for base, side in zip(sorted(base_size), sorted(size)))
         factor = fit * _uniform(*self.recipe.scale)
         resized = v2.Resize([max(1, round(side * factor)) for side in size])(sample)
-        crop = v2.RandomCrop(self.recipe.crop_size, pad_if_needed=True, fill=_padding(sample))
+        crop = v2.RandomCrop(self.recipe.needed_crop_size(), pad_if_needed=True, fill=_padding(sample))
         return _labelled_crop(resized, crop, self.recipe.cat_max_ratio)
 
     def _to_shortest_edge(self, sample: Sample) -> Sample:
@@ -86,14 +86,14 @@ class TrainingTransform:
         return _labelled_crop(sample, _crop_within(sample, self.recipe.crop_size), self.recipe.cat_max_ratio)
 
     def _to_fixed_size(self, sample: Sample) -> Sample:
-        return v2.Resize(list(self.recipe.crop_size))(sample)
+        return v2.Resize(list(self.recipe.needed_crop_size()))(sample)
 
 
 def evaluation_size(recipe: TransformOptions, size: Size) -> Size:
     """Height and width in which an image of a height and width is evaluated."""
     if recipe.evaluation_resize == "shortest_edge":
         return _shortest_edge_size(size, max(recipe.shortest_edges), recipe.longest_edge)
-    return recipe.crop_size if recipe.evaluation_resize == "fixed" else size
+    return recipe.needed_crop_size() if recipe.evaluation_resize == "fixed" else size
 
 
 def _to_example(sample: Sample, original_size: Size, recipe: TransformOptions) -> Example:
@@ -153,9 +153,10 @@ def _labelled_crop(sample: Sample, crop: v2.RandomCrop, cat_max_ratio: float) ->
 
 def _crop_round_a_label(sample: Sample, crop: v2.RandomCrop) -> Sample:
     """A random crop with one labelled pixel for certain, if there is one in the whole picture."""
-    places = _labelled_pixels(sample).nonzero()
-    if len(places) == 0:
+    labelled = _labelled_pixels(sample)
+    if labelled is None or not labelled.any():
         return crop(sample)
+    places = labelled.nonzero()
     place = places[int(torch.randint(len(places), ()))].tolist()
     # Less than a crop's side away in every direction, so that no crop of this window misses the pixel.
     rows, columns = (slice(max(0, at - side + 1), at + side) for at, side in zip(place, crop.size))

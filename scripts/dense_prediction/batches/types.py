@@ -7,8 +7,8 @@ import torch
 
 
 Batch = dict[str, Any]
-"""`pixel_values` (B, 3, h, w), padded at the right and bottom; `pixel_mask` (B, h, w), 1 on the image; `targets`, one
-dict for each image, of which a prediction needs `original_size` (H, W) only."""
+"""`pixel_values` (B, 3, h, w) float32, padded at the right and bottom; `pixel_mask` (B, h, w) int64, 1 on the image;
+`targets`, a dict of everything else for each image, of which a prediction needs `original_size` (H, W) only."""
 
 Tensors = dict[str, Any]
 """Keyword arguments of a model: tensors, and lists of tensors or of dicts of them."""

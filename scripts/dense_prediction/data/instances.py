@@ -19,14 +19,14 @@ class Instance:
     """One object as it is annotated.
 
     Attributes:
-        box: four numbers in pixels, in the annotation's own format.
+        box: four numbers in pixels, in the annotation's own format, if it is a good one.
         label: its class id, or None when the annotation's category is no class.
         category: what the annotation calls it.
         area: of its pixels; None for that of its mask, or else its box.
         mask: (H, W) bool, where the task wants one.
     """
 
-    box: Sequence[float]
+    box: Any
     label: int | None
     category: Any
     is_crowd: bool | int | None = False
@@ -88,7 +88,7 @@ def _check(instance: Instance, name: str, masks: bool) -> None:
         raise BadSample(f"{name}: the area of an object is {instance.area!r}, expected a number")
     if instance.is_crowd not in (0, 1, None):
         raise BadSample(f"{name}: an object is a crowd {instance.is_crowd!r}, expected 0 or 1")
-    if masks and not instance.mask.any():
+    if masks and (instance.mask is None or not instance.mask.any()):
         raise BadSample(f"{name}: an object of category {instance.category!r} has an empty mask")
 
 

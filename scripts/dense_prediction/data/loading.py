@@ -9,7 +9,7 @@ from ..tasks import Task
 from .bad_samples import BadSample, log_skipped, refuse_unless
 from .formats import formats
 from .options import DataOptions
-from .samples import FirstSamples, Sample, Source, Split, Stream
+from .samples import FirstSamples, Sample, Source, Split, Stream, UncheckedSplit
 from .tensors import to_tensors
 
 
@@ -36,7 +36,7 @@ class CheckedSplit:
         skip: pass over bad samples instead of raising `UserError`.
     """
 
-    def __init__(self, split: Split, skip: bool) -> None:
+    def __init__(self, split: UncheckedSplit, skip: bool) -> None:
         self.split = split
         self.skip = skip
         # In memory that loading processes share: they log each sample once between them and count together.

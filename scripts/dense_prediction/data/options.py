@@ -29,23 +29,26 @@ class DataOptions(ABC):
 
     path: str = Field(description="folder of the data, Hub id, or synthetic_shapes for pictures that are drawn")
     format: str = Field(
-        "datasets", description="what path is: read by datasets.load_dataset, images and masks in folders, ..."
+        default="datasets", description="what path is: read by datasets.load_dataset, images and masks in folders, ..."
     )
-    train_split: str = Field("train", description="split to learn from")
-    validation_split: str = Field("validation", description="split to measure and to choose the best model on")
-    test_split: str | None = Field(None, description="split to measure a finished model on")
+    train_split: str = Field(default="train", description="split to learn from")
+    validation_split: str = Field(default="validation", description="split to measure and to choose the best model on")
+    test_split: str | None = Field(default=None, description="split to measure a finished model on")
     labels: list[str] | None = Field(
-        None, description="class names in the order of their ids, or a file with a name a line; else from the data"
+        default=None,
+        description="class names in the order of their ids, or a file with a name a line; else from the data",
     )
     bad_samples: Literal["refuse", "skip"] = Field(
-        "refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
+        default="refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
     )
     exif_orientation: ExifOrientation = Field(
-        "refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
+        default="refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
     )
-    max_train_samples: Positive | None = Field(None, description="learn from the first so many samples only")
-    max_validation_samples: Positive | None = Field(None, description="measure on the first so many samples only")
-    workers: NonNegative = Field(0, description="processes that load data; 0 loads it between the steps")
+    max_train_samples: Positive | None = Field(default=None, description="learn from the first so many samples only")
+    max_validation_samples: Positive | None = Field(
+        default=None, description="measure on the first so many samples only"
+    )
+    workers: NonNegative = Field(default=0, description="processes that load data; 0 loads it between the steps")
 
     @abstractmethod
     def open(self, task: Task) -> Source:

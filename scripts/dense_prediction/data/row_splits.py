@@ -8,7 +8,7 @@ import datasets
 from ..errors import UserError
 from .options import DataOptions
 from .rows import RowReader, Rows
-from .samples import Sample, Source, Split
+from .samples import Sample, Source, Stream, UncheckedSplit
 from .streaming import StreamedSplit
 
 
@@ -44,7 +44,7 @@ def open_rows(
         raise UserError(f"data.path={options.path}: its columns are not known before it is read: set streaming=false")
     reader = new_reader(train.features)
 
-    def open_split(key: str) -> Split:
+    def open_split(key: str) -> UncheckedSplit | Stream:
         rows = _select(dataset, options, key)
         if buffer is None:
             return RowSplit(rows, reader)

@@ -1,7 +1,7 @@
 """From a row of the `datasets` library to a sample."""
 
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import datasets
 import numpy as np
@@ -18,7 +18,7 @@ from .semantic_maps import SemanticIds, SemanticOptions
 
 
 Row = dict[str, Any]
-Rows = datasets.Dataset | datasets.IterableDataset
+Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 
 class RowReader(Protocol):

@@ -26,11 +26,28 @@ of which `tensors.to_tensors` makes what `load_data` gives: `image` as tv_tensor
 """
 
 
+class UncheckedSplit(Protocol):
+    """What a format reads: a finite set of samples in any order, of which a bad one raises `BadSample`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
 class Split(Protocol):
     """A finite set of samples that can be read in any order; None is a bad sample that is to be skipped."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample | None: ...
+
+    @property
+    def num_skipped(self) -> int:
+        """How many different samples have been passed over so far."""
+
+
+class EndlessSamples(Protocol):
+    """The sample at each position of a stream that does not end."""
+
+    def __getitem__(self, position: int) -> Sample | None: ...
 
 
 class Stream(ABC):
@@ -50,8 +67,13 @@ class Stream(ABC):
         """Whether there is no sample, which is known from the first."""
 
     @abstractmethod
-    def shuffled(self, seed: int) -> Any:
-        """The sample at each position of an endless stream in which every epoch is another order of all samples."""
+    def shuffled(self, seed: int) -> EndlessSamples:
+        """An endless stream in which every epoch is another order of all samples."""
+
+    @property
+    @abstractmethod
+    def num_skipped(self) -> int:
+        """How many different samples have been passed over so far."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,7 @@ class Source:
 
     labels: list[str]
     things: frozenset[int]
-    open_split: Callable[[str], Split]
+    open_split: Callable[[str], UncheckedSplit | Stream]
 
 
 class FirstSamples:

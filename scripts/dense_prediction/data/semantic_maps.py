@@ -17,8 +17,10 @@ from .samples import IGNORE_INDEX
 class SemanticOptions(DataOptions):
     """Of formats with a class id for each pixel."""
 
-    ignore_index: NonNegative = Field(255, description="id in the label files that is no class")
-    reduce_labels: bool = Field(False, description="0 in the label files is no class, and 1 the first (ADE20K)")
+    ignore_index: NonNegative = Field(default=255, description="id in the label files that is no class")
+    reduce_labels: bool = Field(
+        default=False, description="0 in the label files is no class, and 1 the first (ADE20K)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

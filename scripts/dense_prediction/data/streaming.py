@@ -140,6 +140,12 @@ class Cursor:
         start_at: opens the rows at a position.
     """
 
+    _rows: Iterator[Row]
+    _next: int
+    """The position of the next of `_rows`."""
+    _recent: deque[Row]
+    """The last ones before it."""
+
     def __init__(self, start_at: Callable[[int], Iterator[Row]]) -> None:
         self._start_at = start_at
         self._process: int | None = None

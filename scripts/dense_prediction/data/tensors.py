@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
@@ -17,10 +16,10 @@ MASKS = ("semantic_map", "segment_map", "masks")
 
 def to_tensors(sample: Sample) -> Sample:
     """The sample with tensors in place of its image and its arrays; see `Sample` for their types."""
-    return {column: _to_tensor(column, value, sample.get("image")) for column, value in sample.items()}
+    return {column: _to_tensor(column, value, sample) for column, value in sample.items()}
 
 
-def _to_tensor(column: str, value: Any, image: Image.Image | None) -> Any:
+def _to_tensor(column: str, value: Any, sample: Sample) -> Any:
     if column == "image":
         return tv_tensors.Image(functional.pil_to_tensor(value))
     if not isinstance(value, np.ndarray):
@@ -28,5 +27,6 @@ def _to_tensor(column: str, value: Any, image: Image.Image | None) -> Any:
     # Of its own memory: some arrays are views of files and pictures that must not be written to.
     tensor = torch.from_numpy(np.array(value))
     if column == "boxes":
+        image = sample["image"]
         return tv_tensors.BoundingBoxes(tensor, format="XYXY", canvas_size=(image.height, image.width))
     return tv_tensors.Mask(tensor) if column in MASKS else tensor

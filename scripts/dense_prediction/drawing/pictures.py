@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,7 +34,8 @@ class Style:
 
     @property
     def font(self) -> ImageFont.FreeTypeFont:
-        return ImageFont.load_default(self.text)
+        # Of a size, which the other kind of font, of pixels, cannot be had in.
+        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(self.text))
 
 
 Draw = Callable[[Image.Image, Arrays, Sequence[str], Style], Image.Image]
@@ -81,9 +82,9 @@ def draw_segments(image: Image.Image, arrays: Arrays, labels: Sequence[str], sty
     """Every segment of `segment_map` in a shade of its class, with its name inside where there is room."""
     segment_map, colors = arrays["segment_map"], _object_colors(arrays["labels"])
     palette = np.array([*colors, UNLABELLED], dtype=np.uint8)  # void, -1, is the last
-    picture = np.array(Image.blend(image, Image.fromarray(palette[segment_map]), OPACITY))
-    picture[_borders(segment_map, max(1, style.line // 2))] = 255  # on both sides of a border
-    picture = Image.fromarray(picture)
+    pixels = np.array(Image.blend(image, Image.fromarray(palette[segment_map]), OPACITY))
+    pixels[_borders(segment_map, max(1, style.line // 2))] = 255  # on both sides of a border
+    picture = Image.fromarray(pixels)
     for segment, label in enumerate(arrays["labels"].tolist()):
         place = _room(segment_map == segment, labels[label], style)
         if place is not None:
@@ -155,8 +156,9 @@ def _borders(ids: np.ndarray, width: int) -> np.ndarray:
 
 def _extent(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     """Rows and columns of the smallest rectangle that holds a mask, `margin` pixels larger at every side."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return tuple(slice(max(0, at[0] - margin), at[-1] + 1 + margin) if len(at) else slice(0) for at in (rows, columns))
+    places = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(max(0, at[0] - margin), at[-1] + 1 + margin) if len(at) else slice(0) for at in places)
+    return rows, columns
 
 
 def _room(mask: np.ndarray, name: str, style: Style) -> Point | None:

@@ -1,6 +1,6 @@
 """A prediction as JSON in the words of COCO: its results format, with names for the classes beside their ids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def describe(
     }
 
 
-def describe_classes(prediction: Prediction) -> Iterator[Annotation]:
+def describe_classes(prediction: Mapping[str, torch.Tensor]) -> Iterator[Annotation]:
     """One for each class that a semantic map shows."""
     semantic_map = prediction["semantic_map"]
     for label in semantic_map.unique().tolist():
         yield {"category_id": label} | _area(semantic_map == label)
 
 
-def describe_objects(prediction: Prediction) -> Iterator[Annotation]:
+def describe_objects(prediction: Mapping[str, torch.Tensor]) -> Iterator[Annotation]:
     """One for each object or segment. One mask at a time: all those of a large image are larger than the image."""
     labels, scores = prediction["labels"].tolist(), prediction["scores"].tolist()
     boxes = corners_to_coco(prediction["boxes"]) if "boxes" in prediction else None

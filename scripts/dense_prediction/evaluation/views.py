@@ -6,12 +6,13 @@ scale or direction as probabilities. One view that is the whole picture gives ex
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from ..batches.geometry import geometries
+from ..batches.geometry import Size, geometries, size_of
 from ..batches.types import Batch, Prediction, PredictionOptions
 from ..errors import UserError
 from ..models.head import Head
@@ -20,7 +21,6 @@ from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
 
 
-Size = tuple[int, int]
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """An image (1, 3, h, w) -> class scores (1, num_labels, h', w') of any resolution."""
 
@@ -44,10 +44,13 @@ class Viewer:
         if self.views.is_plain:
             return self.glance(model, batch)
 
+        # Heads for a task whose views are averaged have it.
+        scores_of = cast(Callable[[Any], torch.Tensor], self.head.scores)
+
         def score(image: torch.Tensor) -> torch.Tensor:
             mask = torch.ones_like(image[:, 0], dtype=torch.int64)
             inputs = self.head.model_inputs({"pixel_values": image, "pixel_mask": mask})
-            return self.head.scores(model(**inputs)).float()
+            return scores_of(model(**inputs)).float()
 
         predictions = []
         for image in _unpadded(batch):
@@ -85,7 +88,7 @@ def average_over_views(
     views = [
         (scale, mirrored) for scale in options.scales for mirrored in ([False, True] if options.flip else [False])
     ]
-    size = image.shape[-2:]
+    size = size_of(image)
     total = image.new_zeros(())
     for scale, mirrored in views:
         view = _resize(image, _scaled(size, scale), antialias=True)
@@ -106,15 +109,17 @@ def windows(size: Size, window: Size, stride: Size) -> Iterator[tuple[slice, sli
 
 def _scores_in_windows(score: Scorer, image: torch.Tensor, options: EvaluationOptions) -> torch.Tensor:
     """Scores of the whole image, or the mean over its windows, (1, num_labels, height, width)."""
-    size = image.shape[-2:]
-    places = [] if options.window is None else list(windows(size, options.window, options.stride))
+    size = size_of(image)
+    if options.window is None or options.stride is None:
+        return score(image)
+    places = list(windows(size, options.window, options.stride))
     if len(places) < 2:
         return score(image)
-    total, count = None, image.new_zeros(size)
+    total, count = image.new_zeros(0), image.new_zeros(size)
     for place in places:
         part = image[..., *place]
-        scores = _resize(score(part), part.shape[-2:])
-        if total is None:
+        scores = _resize(score(part), size_of(part))
+        if total.numel() == 0:
             total = scores.new_zeros(*scores.shape[:2], *size)
         total[..., *place] += scores
         count[place] += 1
@@ -138,10 +143,11 @@ def _unpadded(batch: Batch) -> Iterator[Batch]:
 
 
 def _scaled(size: Size, scale: float) -> Size:
-    return tuple(max(1, round(side * scale)) for side in size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
 
 
 def _resize(maps: torch.Tensor, size: Size, antialias: bool = False) -> torch.Tensor:
-    if tuple(maps.shape[-2:]) == tuple(size):
+    if size_of(maps) == size:
         return maps
     return interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)

@@ -1,11 +1,14 @@
 """Feature maps as colours: the first three principal components of the channels are red, green and blue."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from modeling_vit_comer.trunk import Trunk
 
 from ..models.simple_feature_pyramid import STRIDES, pyramid_maps
 
@@ -27,7 +30,8 @@ def backbone_maps(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> Maps
 @torch.inference_mode()
 def plain_maps(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> Maps:
     """The last tokens of the trunk, which sees the image (1, 3, H, W) by itself, resized to the four strides."""
-    backbone.trunk.set_attn_implementation(backbone.config._attn_implementation)
+    trunk = cast(Trunk, backbone.trunk)
+    trunk.set_attn_implementation(backbone.config._attn_implementation)
     resizing = nn.ModuleList(
         [
             nn.Upsample(scale_factor=4, mode="bilinear"),
@@ -36,7 +40,7 @@ def plain_maps(backbone: PreTrainedModel, pixel_values: torch.Tensor) -> Maps:
             nn.AvgPool2d(2),
         ]
     )
-    return [maps[0] for maps in pyramid_maps(backbone.trunk, resizing, pixel_values, STRIDES).values()]
+    return [maps[0] for maps in pyramid_maps(trunk, resizing, pixel_values, STRIDES).values()]
 
 
 def to_colors(maps: Maps) -> list[np.ndarray]:

@@ -47,12 +47,14 @@ def from_folder(folder: Path, device: torch.device) -> FeatureSource:
     """
     if _holds_backbone(folder):
         recipe = BackboneOptions(checkpoint=str(folder))
-        return _source(build_backbone(recipe, list(STRIDES)).to(device), _processor_in(folder))
+        backbone = build_backbone(recipe, list(STRIDES))
+        backbone.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a type that forgets its `self`
+        return _source(backbone, _processor_in(folder))
     model, processor = read_model(folder, device)
     backbone = encoder_of(model)
     if not isinstance(backbone.config, ViTCoMerConfig):
         raise UserError(f"{folder}: its backbone is a {type(backbone).__name__}, not a ViT-CoMer or its baseline")
-    backbone.out_features = list(STRIDES)
+    backbone.out_features = list(STRIDES)  # type: ignore[assignment]  # torch's types: tensors and modules only
     return _source(backbone, processor)
 
 

@@ -1,7 +1,7 @@
 """What a backbone's config says of its size and cost, measured without its weights (on torch's meta device)."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,7 +56,7 @@ def measure_model(model: PreTrainedModel) -> Facts:
     facts = {
         "model": type(model).__name__,
         "parameters": model.num_parameters(),
-        "backbone": measure_backbone(config),
+        "backbone": measure_backbone(cast(ViTCoMerConfig, config)),
     }
     if head is None or head.smallest_side is None:
         return facts

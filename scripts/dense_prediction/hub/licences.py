@@ -56,7 +56,8 @@ def inherited_licence(trunk_config: PreTrainedConfig) -> str | None:
     name = trunk_name(trunk_config)
     if name == trunk_config.model_type:
         return OF_TRANSFORMERS.get(name)
-    licence = timm.get_pretrained_cfg(name).license or UNKNOWN
+    weights = timm.get_pretrained_cfg(name)
+    licence = (weights and weights.license) or UNKNOWN
     return None if licence in PERMISSIVE else licence
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from safetensors import SafetensorError
@@ -130,10 +130,11 @@ def render_card(model: PreTrainedModel, repository: str, licence: Licence, stage
         "trunk": find_trunk(trunk_name(backbone_config(model.config).trunk_config)),
         "licence": licence.name,
     } | describe_result(result)
-    if pipeline_of(facts["model"]) is None:
+    pipeline = pipeline_of(facts["model"])
+    if pipeline is None:
         return backbone_card(**shared)
-    task = getattr(model.config, "task", None) or pipeline_of(facts["model"])
-    counts = {name: facts.get(name) for name in ("parameters", "smallest_side")}
+    task = getattr(model.config, "task", None) or pipeline
+    counts: dict[str, Any] = {name: facts.get(name) for name in ("parameters", "smallest_side")}
     return head_card(**shared, model_class=facts["model"], task=task, **counts)
 
 
@@ -164,7 +165,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder)
         model_class = find_class(folder, config)
-        model, report = model_class.from_pretrained(folder, config=config, output_loading_info=True)
+        loaded = model_class.from_pretrained(folder, config=config, output_loading_info=True)
+        # Which the types of transformers leave out: a pair, because of output_loading_info.
+        model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
         if config.model_type != ViTCoMerConfig.model_type:
             carry_code(model)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -188,7 +191,7 @@ def find_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 def backbone_config(config: PreTrainedConfig) -> ViTCoMerConfig:
     """Of a head's config, or the config itself."""
-    return getattr(config, "backbone_config", config)
+    return cast(ViTCoMerConfig, getattr(config, "backbone_config", config))
 
 
 def copy_processor(folder: Path, staged: Path) -> None:

@@ -99,8 +99,8 @@ def summarize(results: Sequence[Result]) -> list[Row]:
     """A row for each metric that every result has."""
     rows = []
     for name, label in METRICS.items():
-        values = [result.numbers.get(name) for result in results]
-        if None not in values:
+        values = [result.numbers[name] for result in results if result.numbers.get(name) is not None]
+        if len(values) == len(results):
             mean = sum(values) / len(values)
             rows.append(Row(name, label, values[0], mean, min(values), max(values)))
     return rows

@@ -51,7 +51,7 @@ class TrainedHead:
 
     @model_validator(mode="after")
     def _check_tests(self) -> Self:
-        measured = [self, self.baseline] if self.baseline else [self]
+        measured: list[TrainedHead | Baseline] = [self, self.baseline] if self.baseline else [self]
         if any(len(each.tests) != (len(each.runs) if self.tests else 0) for each in measured):
             raise ValueError("tests must be as many as runs, for all or for none")
         return self

@@ -5,7 +5,7 @@ import json
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
 from modeling_vit_comer.presets import preset_path
-from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS
+from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS, Trunk
 
 from ..errors import UserError
 from ..options import merge
@@ -52,7 +52,7 @@ def build_backbone(recipe: BackboneOptions, out_features: list[str] | None = Non
     if recipe.config is not None:
         backbone = AutoBackbone.from_config(_config(_fields_from_file(_config_file(recipe.config), overrides)))
     else:
-        backbone = _from_checkpoint(recipe.checkpoint, overrides)
+        backbone = _from_checkpoint(cast(str, recipe.checkpoint), overrides)
     if recipe.trunk_weights is not None:
         load_trunk_weights(backbone, Path(recipe.trunk_weights))
     return backbone
@@ -65,7 +65,7 @@ def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"backbone.trunk_weights: cannot read {path.resolve()} as safetensors: {error}") from error
     try:
-        backbone.trunk.load_pretrained(weights)
+        cast(Trunk, backbone.trunk).load_pretrained(weights)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.trunk_weights: {path} does not fit the trunk of the config: {reason}") from error
@@ -89,7 +89,7 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
         )
     fields = _fields_from_file(_config_file(recipe.config), overrides)
     fields.pop("trunk_config", None)
-    model_class = MODEL_FOR_BACKBONE_MAPPING[CONFIG_MAPPING[fields.pop("model_type")]]
+    model_class = _class_for(CONFIG_MAPPING[fields.pop("model_type")])
     if not hasattr(model_class, "from_trunk"):
         raise UserError(f"backbone.trunk={recipe.trunk}: a {model_class.__name__} has no trunk")
     try:
@@ -147,7 +147,7 @@ def _check_overrides(fields: Fields, overrides: Fields) -> None:
 
 
 def _check_tree(fields: Fields, overrides: Fields, key: str, known: list[str]) -> None:
-    model_type = overrides.get("model_type", fields["model_type"])
+    model_type = (fields | overrides)["model_type"]
     if "model_type" in overrides and model_type not in known:
         close = difflib.get_close_matches(str(model_type), known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see the docstring of ViTCoMerConfig"
@@ -169,7 +169,7 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
     is_backbone = type(saved) in MODEL_FOR_BACKBONE_MAPPING
     config = _config(_change(saved.to_dict() if is_backbone else backbone_fields(saved), overrides))
     # Not AutoBackbone, whose from_pretrained asks the Hub whether the repository exists even for a folder.
-    load = partial(MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained, config=config, dtype=torch.float32)
+    load = partial(_class_for(type(config)).from_pretrained, config=config, dtype=torch.float32)
     try:
         return load(checkpoint) if is_backbone else load(None, state_dict=backbone_weights(checkpoint, saved))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -208,6 +208,11 @@ def backbone_weights(checkpoint: str, config: PreTrainedConfig) -> dict[str, tor
         model_class.__name__,
     )
     return encoder_of(model).state_dict()
+
+
+def _class_for(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel]:
+    """The backbone that a config is of."""
+    return cast(type[PreTrainedModel], MODEL_FOR_BACKBONE_MAPPING[config_class])
 
 
 def _backbone_types() -> set[str]:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
-from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, Size, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
@@ -20,6 +19,13 @@ CLASS_PROBABILITY = 0.01
 
 Reference = Callable[[Geometry], Size]
 """The size that a model's relative boxes are relative to."""
+
+
+class BoxesOutput(Protocol):
+    """Of N queries: class logits (B, N, num_labels or one more), and boxes (B, N, 4) as the targets have them."""
+
+    logits: torch.Tensor
+    pred_boxes: torch.Tensor
 
 
 def of_image(geometry: Geometry) -> Size:
@@ -87,13 +93,14 @@ def _relative(target: Tensors, size: Size) -> Tensors:
 
 def predict_boxes(
     processor_class: type[BaseImageProcessor], reference: Reference
-) -> Callable[[ModelOutput, Batch, Task, PredictionOptions], list[Prediction]]:
+) -> Callable[[BoxesOutput, Batch, Task, PredictionOptions], list[Prediction]]:
     """Predictions by the image processor of a head, whose scores belong to the loss that the head is trained with."""
 
-    def predict(output: ModelOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
+    def predict(output: BoxesOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
         sizes = [_full_size(geometry, reference) for geometry in geometries(batch)]
         single = DetrObjectDetectionOutput(logits=output.logits.float(), pred_boxes=output.pred_boxes.float())
-        found = processor_class().post_process_object_detection(single, options.score_threshold, sizes)
+        processor: Any = processor_class()  # its base class does not know of the method that all of this family have
+        found = processor.post_process_object_detection(single, options.score_threshold, sizes)
         return [_best(each, target["original_size"], options) for each, target in zip(found, batch["targets"])]
 
     return predict
@@ -102,7 +109,8 @@ def predict_boxes(
 def _full_size(geometry: Geometry, reference: Reference) -> tuple[float, float]:
     """The reference, in pixels of the original image."""
     pairs = zip(reference(geometry), geometry.original, geometry.resized, strict=True)
-    return tuple(side * original / resized for side, original, resized in pairs)
+    height, width = (side * original / resized for side, original, resized in pairs)
+    return height, width
 
 
 def _best(found: Tensors, size: Size, options: PredictionOptions) -> Prediction:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Collection
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -39,8 +39,9 @@ def build_model(
         raise UserError(f"head.name={recipe.name} cannot be trained for task={task.name}; use {' or '.join(able)}")
     _check_head_fields(head.config_class, recipe.config)
     fields = label_names(labels) | recipe.config
+    stages = cast(list[str], backbone.out_features)
     try:
-        model = attach_head(backbone, head.model_class, entry=head.entry, out_features=backbone.out_features, **fields)
+        model = attach_head(backbone, head.model_class, entry=head.entry, out_features=stages, **fields)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"head.config: {' '.join(str(error).split())}") from error
     model.config.task, model.config.things = task.name, sorted(things)
@@ -58,7 +59,7 @@ def make_ready(model: PreTrainedModel) -> None:
 
 def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The backbone inside a head's model."""
-    return model.get_submodule(head_of(model).entry.backbone)
+    return cast(PreTrainedModel, model.get_submodule(head_of(model).entry.backbone))
 
 
 def task_of(model: PreTrainedModel) -> str:
@@ -96,7 +97,8 @@ def check_fields(config_class: type[PreTrainedConfig], fields: dict[str, Any], k
 
 def labels_of(model: PreTrainedModel) -> list[str]:
     """Class names in the order of their ids."""
-    return [model.config.id2label[label] for label in range(model.config.num_labels)]
+    names = cast(dict[int, str], model.config.id2label)
+    return [names[label] for label in range(len(names))]
 
 
 def check_fits(model: PreTrainedModel, data: Data, task: Task) -> None:

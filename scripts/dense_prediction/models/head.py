@@ -2,16 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import ModelOutput
 
 from modeling_vit_comer.heads import SupportedHead
 
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..tasks import Task
+
+
+Output = Any
+"""Of the class that the head's model returns. Each function for heads says which of its fields it reads."""
+
+Model = Any
+"""Of the head's own class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +51,10 @@ class Head:
     tasks: tuple[str, ...]
     processor_class: type[BaseImageProcessor]
     targets: Callable[[Batch, Task], Tensors]
-    predict: Callable[[ModelOutput, Batch, Task, PredictionOptions], list[Prediction]]
-    scores: Callable[[ModelOutput], torch.Tensor] | None = None
+    predict: Callable[[Output, Batch, Task, PredictionOptions], list[Prediction]]
+    scores: Callable[[Output], torch.Tensor] | None = None
     probabilities: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores
-    initialize: Callable[[PreTrainedModel], None] = lambda model: None
+    initialize: Callable[[Model], None] = lambda model: None
     prepare: Callable[[PreTrainedModel], None] = lambda model: None
     takes_pixel_mask: bool = True
     size_divisor: int = 1

@@ -7,18 +7,24 @@ mask after the mask was multiplied by its score, give pixels outside all masks t
 class that is not countable, give the next segment an id in use.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torchvision.ops import masks_to_boxes
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX, VOID
 from ..tasks import Task
 from .semantic import pad_to, semantic_predictions
+
+
+class QueriesOutput(Protocol):
+    """Of Q queries: class logits (B, Q, num_labels + 1) and mask logits (B, Q, h, w)."""
+
+    class_queries_logits: torch.Tensor
+    masks_queries_logits: torch.Tensor
 
 
 def mask_targets(batch: Batch, task: Task) -> Tensors:
@@ -51,14 +57,14 @@ _MASKS = {"semantic_map": _semantic_masks, "masks": _instance_masks, "segment_ma
 """By the column that tells the tasks apart."""
 
 
-def query_scores(output: ModelOutput) -> torch.Tensor:
+def query_scores(output: QueriesOutput) -> torch.Tensor:
     """Class scores (B, num_labels, h, w): the sum over queries of class probability times mask probability."""
     classes = output.class_queries_logits.float().softmax(-1)[..., :-1]  # without "no object"
     masks = output.masks_queries_logits.float().sigmoid()
     return torch.einsum("bqc,bqhw->bchw", classes, masks)
 
 
-def predict_masks(output: ModelOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
+def predict_masks(output: QueriesOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
     """What the queries say of each image: class logits (Q, num_labels + 1) and mask logits (Q, h, w)."""
     if "semantic_map" in task.columns:
         return semantic_predictions(query_scores(output), batch)

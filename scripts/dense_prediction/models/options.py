@@ -12,19 +12,22 @@ from .heads import check_name, head_names
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class BackboneOptions:
     config: str | None = Field(
-        None, description="preset, or JSON file of a backbone config, built with random weights"
+        default=None, description="preset, or JSON file of a backbone config, built with random weights"
     )
     checkpoint: str | None = Field(
-        None,
+        default=None,
         description="folder or Hub id of a pretrained backbone, instead of config; "
         "or of a trained model, of which the backbone goes on and the head starts anew",
     )
     trunk: str | None = Field(
-        None, description="published ViT, timm/NAME or a Hub id, in place of the config's trunk and with its weights"
+        default=None,
+        description="published ViT, timm/NAME or a Hub id, in place of the config's trunk and with its weights",
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="fields of the backbone config to change")
-    trunk_weights: str | None = Field(None, description="safetensors file of a timm model, loaded into the ViT trunk")
-    freeze_trunk: bool = Field(False, description="train everything but the ViT trunk")
+    trunk_weights: str | None = Field(
+        default=None, description="safetensors file of a timm model, loaded into the ViT trunk"
+    )
+    freeze_trunk: bool = Field(default=False, description="train everything but the ViT trunk")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)

@@ -55,7 +55,8 @@ def read_model(source: str | Path, device: torch.device) -> tuple[PreTrainedMode
     try:
         config = AutoConfig.from_pretrained(source)
         model_class = _model_class(source, config.architectures or [])
-        model = model_class.from_pretrained(source, config=config).to(device).eval()
+        model = model_class.from_pretrained(source, config=config)
+        model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` in a type that forgets its `self`
         make_ready(model)
         return model, AutoImageProcessor.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -77,13 +78,13 @@ def _model_class(source: str | Path, architectures: list[str]) -> type[PreTraine
 
 def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseImageProcessor:
     """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor."""
-    processor = find_head(recipe.name).processor_class(
-        **_resize_fields(transforms),
-        size_divisor=0,  # where a processor would resize to multiples of it and change the aspect
-        do_normalize=True,  # which not every processor does by default
-        image_mean=list(transforms.image_mean),
-        image_std=list(transforms.image_std),
-    )
+    fields = _resize_fields(transforms) | {
+        "size_divisor": 0,  # where a processor would resize to multiples of it and change the aspect
+        "do_normalize": True,  # which not every processor does by default
+        "image_mean": list(transforms.image_mean),
+        "image_std": list(transforms.image_std),
+    }
+    processor = find_head(recipe.name).processor_class(**fields)
     setattr(processor, PADDING, padding_divisor(recipe, transforms))
     return processor
 
@@ -100,5 +101,5 @@ def _resize_fields(transforms: TransformOptions) -> dict[str, Any]:
         case "shortest_edge":
             size = {"shortest_edge": max(transforms.shortest_edges), "longest_edge": transforms.longest_edge}
         case "fixed":
-            size = dict(zip(("height", "width"), transforms.crop_size, strict=True))
+            size = dict(zip(("height", "width"), transforms.needed_crop_size(), strict=True))
     return {"do_resize": True, "size": size}

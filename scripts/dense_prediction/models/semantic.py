@@ -1,13 +1,20 @@
 """Semantic segmentation: one map of class ids for each image."""
 
+from typing import Protocol
+
 import torch
 from torch.nn.functional import pad
-from transformers.utils import ModelOutput
 
 from ..batches.geometry import Geometry, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX
 from ..tasks import Task
+
+
+class DenseOutput(Protocol):
+    """Class scores (B, num_labels, h, w) in `logits`."""
+
+    logits: torch.Tensor
 
 
 def dense_targets(batch: Batch, task: Task) -> Tensors:
@@ -16,7 +23,7 @@ def dense_targets(batch: Batch, task: Task) -> Tensors:
     return {"labels": torch.stack([pad_to(target["semantic_map"], size) for target in batch["targets"]])}
 
 
-def dense_scores(output: ModelOutput) -> torch.Tensor:
+def dense_scores(output: DenseOutput) -> torch.Tensor:
     """Class scores (B, num_labels, h, w)."""
     return output.logits
 
@@ -30,7 +37,7 @@ def count_labelled_pixels(batch: Batch) -> int:
     return sum(int((target["semantic_map"] != IGNORE_INDEX).sum()) for target in batch["targets"])
 
 
-def predict_dense(output: ModelOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
+def predict_dense(output: DenseOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
     """The most likely class of every pixel, from the output of a head with scores for each."""
     return semantic_predictions(dense_scores(output), batch)
 

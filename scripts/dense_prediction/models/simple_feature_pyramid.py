@@ -1,6 +1,7 @@
 """The plain ViT as a baseline: ViTDet's simple feature pyramid (Li et al. 2022, arXiv 2203.16527), no interaction."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -20,6 +21,8 @@ from modeling_vit_comer import ViTCoMerConfig, ViTCoMerPreTrainedModel
 from modeling_vit_comer.modeling_vit_comer import SIZE_MULTIPLE, crop_to_stride, pad_to_multiple
 from modeling_vit_comer.spatial_pyramid import to_map
 from modeling_vit_comer.trunk import Trunk, build_trunk
+
+from ..batches.geometry import size_of
 
 
 NORM_GROUPS = 32
@@ -52,7 +55,7 @@ class SimpleFeaturePyramidConfig(ViTCoMerConfig):
 
     model_type = "simple_feature_pyramid"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if "stem" in self.out_features:
             raise ValueError(f"a simple feature pyramid has no stem, it has {', '.join(STRIDES)}.")
@@ -120,7 +123,7 @@ def pyramid_maps(
     tokens = trunk.run(tokens, context, 0, trunk.num_layers)
     # (batch, prefix + height * width, hidden_size) -> (batch, hidden_size, height, width)
     feature_map = to_map(tokens[:, trunk.num_prefix_tokens :], context.height, context.width)
-    image_size, by_name = pixel_values.shape[-2:], dict(zip(STRIDES, levels, strict=True))
+    image_size, by_name = size_of(pixel_values), dict(zip(STRIDES, levels, strict=True))
     return {name: crop_to_stride(by_name[name](feature_map), image_size, STRIDES[name]) for name in names}
 
 

@@ -62,9 +62,11 @@ class Measurement:
         data = self.experiment.data
         if self.split not in ("validation", "test"):
             raise UserError(f"split={self.split}: choose validation or test, whose names the recipe says")
-        if self.split == "test" and data.test is None:
+        if self.split == "validation":
+            return data.validation
+        if data.test is None:
             raise UserError("--split test: the recipe names no test split; set data.test_split=NAME")
-        return data.test if self.split == "test" else data.validation
+        return data.test
 
     def _measure(self, samples: Split) -> Numbers:
         try:

@@ -169,7 +169,9 @@ def _explain(details: ErrorDetails, tree: Tree) -> str:
 def _other_formats(key: str, tree: Tree) -> str:
     """` for data.format=...; data.format=... has it` for the end of a message, or nothing."""
     room, _, leaf = key.partition(".")
-    names = formats_with(leaf) if room == "data" else []
-    return (
-        f" for data.format={format_of(tree['data']).format}; data.format={' or '.join(names)} has it" if names else ""
-    )
+    if room != "data":
+        return ""
+    chosen, names = format_of(tree["data"]), formats_with(leaf)
+    if chosen is None or not names:
+        return ""
+    return f" for data.format={chosen.format}; data.format={' or '.join(names)} has it"

@@ -43,25 +43,34 @@ Data = Annotated[DataOptions, WrapValidator(_of_its_format)]
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class OptimizationOptions:
     learning_rate: PositiveFloat = Field(description="peak learning rate of everything but the trunk")
-    trunk_lr_multiplier: PositiveFloat = Field(1.0, description="the trunk's learning rate is this times the other")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="each trunk block learns this times as fast as the block after it"
+    trunk_lr_multiplier: PositiveFloat = Field(
+        default=1.0, description="the trunk's learning rate is this times the other"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="of AdamW; not on norms, biases, embeddings")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each trunk block learns this times as fast as the block after it"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="of AdamW; not on norms, biases, embeddings"
+    )
     schedule: Literal["poly", "cosine", "multi_step", "constant"] = Field(
-        "poly", description="learning rate after the warm-up; poly falls linearly to 0"
+        default="poly", description="learning rate after the warm-up; poly falls linearly to 0"
     )
     milestones: list[ShareOfTheRun] = Field(
         default_factory=list, description="of multi_step: where it drops, in shares of the run, such as 8/12 or 0.75"
     )
-    milestone_factor: Fraction = Field(0.1, description="of multi_step: what each drop multiplies it with")
-    warmup_steps: NonNegative = Field(0, description="steps of linear warm-up")
-    warmup_start_factor: Fraction = Field(0.0, description="share of the learning rate that the warm-up starts with")
-    max_grad_norm: PositiveFloat | None = Field(None, description="clip the gradient to this norm")
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="evaluate and save an average of the weights that keeps this share of itself each step"
+    milestone_factor: Fraction = Field(default=0.1, description="of multi_step: what each drop multiplies it with")
+    warmup_steps: NonNegative = Field(default=0, description="steps of linear warm-up")
+    warmup_start_factor: Fraction = Field(
+        default=0.0, description="share of the learning rate that the warm-up starts with"
     )
-    ema_warmup_steps: NonNegative = Field(0, description="steps in which ema_decay grows to two thirds of its value")
+    max_grad_norm: PositiveFloat | None = Field(default=None, description="clip the gradient to this norm")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="evaluate and save an average of the weights that keeps this share of itself each step",
+    )
+    ema_warmup_steps: NonNegative = Field(
+        default=0, description="steps in which ema_decay grows to two thirds of its value"
+    )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
@@ -74,19 +83,24 @@ class OptimizationOptions:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class TrainingOptions:
-    steps: Positive | None = Field(None, description="optimizer steps; set this or epochs")
-    epochs: Positive | None = Field(None, description="passes over the training data, instead of steps")
+    steps: Positive | None = Field(default=None, description="optimizer steps; set this or epochs")
+    epochs: Positive | None = Field(default=None, description="passes over the training data, instead of steps")
     batch_size: Positive = Field(description="images per process and forward pass")
-    gradient_accumulation: Positive = Field(1, description="forward passes per optimizer step")
+    gradient_accumulation: Positive = Field(default=1, description="forward passes per optimizer step")
     samples_per_step: Positive | None = Field(
-        None, description="images per optimizer step, of all processes, that learning_rate is for; else a warning"
+        default=None,
+        description="images per optimizer step, of all processes, that learning_rate is for; else a warning",
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; fp16 needs a GPU")
-    gradient_checkpointing: bool = Field(False, description="recompute the backbone's activations to save memory")
-    log_every: Positive = Field(1, description="steps that one point of the loss curve averages")
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="autocast; fp16 needs a GPU")
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute the backbone's activations to save memory"
+    )
+    log_every: Positive = Field(default=1, description="steps that one point of the loss curve averages")
     evaluate_every: Positive = Field(description="steps between evaluations; the last step is always evaluated")
     checkpoint_every: Positive = Field(description="steps between checkpoints, a multiple of log_every")
-    early_stopping: Positive | None = Field(None, description="stop after so many evaluations without a better model")
+    early_stopping: Positive | None = Field(
+        default=None, description="stop after so many evaluations without a better model"
+    )
     trackers: list[str] = Field(default_factory=list, description="tensorboard, trackio, wandb, ... to log to")
 
     @model_validator(mode="after")
@@ -110,19 +124,20 @@ class EvaluationOptions:
     scales: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
         default_factory=lambda: [1.0], description="semantic: sizes of the picture whose scores are averaged"
     )
-    flip: bool = Field(False, description="semantic: average with the mirrored picture at every scale")
+    flip: bool = Field(default=False, description="semantic: average with the mirrored picture at every scale")
     window: tuple[Positive, Positive] | None = Field(
-        None, description="semantic: height, width of a window that slides over the picture; null for all at once"
+        default=None,
+        description="semantic: height, width of a window that slides over the picture; null for all at once",
     )
     stride: tuple[Positive, Positive] | None = Field(
-        None, description="semantic: steps of the window down and to the right, usually two thirds of it"
+        default=None, description="semantic: steps of the window down and to the right, usually two thirds of it"
     )
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
         if (self.window is None) != (self.stride is None):
             raise ValueError(f"window={self.window}, stride={self.stride}: set both or none")
-        if self.window and any(step > side for step, side in zip(self.stride, self.window)):
+        if self.window and self.stride and any(step > side for step, side in zip(self.stride, self.window)):
             raise ValueError(f"stride={list(self.stride)} leaves gaps between windows of {list(self.window)} pixels")
         return self
 
@@ -136,7 +151,7 @@ class EvaluationOptions:
 class Recipe:
     name: str = Field(description="the recipe's path below its recipes folder; not to be set")
     task: str = Field(
-        "semantic_segmentation",
+        default="semantic_segmentation",
         description="what to learn: semantic_, instance_ or panoptic_segmentation, or object_detection",
     )
     data: Data
@@ -148,12 +163,16 @@ class Recipe:
     evaluation: EvaluationOptions = Field(
         default_factory=EvaluationOptions, description="how a picture is looked at when it is measured"
     )
-    seed: NonNegative = Field(0, description="of the initial weights, the order of the data and its augmentation")
+    seed: NonNegative = Field(
+        default=0, description="of the initial weights, the order of the data and its augmentation"
+    )
     output: str = Field(
         default_factory=lambda fields: f"outputs/{fields['name']}", description="folder for everything the run writes"
     )
-    overwrite: bool = Field(False, description="start again in an output folder that already holds a run")
-    resume: str | None = Field(None, description="auto for the last checkpoint in output, or a checkpoint folder")
+    overwrite: bool = Field(default=False, description="start again in an output folder that already holds a run")
+    resume: str | None = Field(
+        default=None, description="auto for the last checkpoint in output, or a checkpoint folder"
+    )
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:

@@ -2,9 +2,12 @@
 
 import difflib
 from functools import cache
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from ..errors import UserError
 
@@ -18,10 +21,12 @@ def presets() -> ModuleType:
 
     A mistake in a recipe is answered before anything is imported that takes seconds.
     """
-    package = find_spec("modeling_vit_comer")
-    spec = spec_from_file_location("presets_of_modeling_vit_comer", Path(package.origin).with_name("presets.py"))
+    # None of these is None for files that are there, as those of a package are that is installed with this one.
+    package = cast(ModuleSpec, find_spec("modeling_vit_comer"))
+    path = Path(cast(str, package.origin)).with_name("presets.py")
+    spec = cast(ModuleSpec, spec_from_file_location("presets_of_modeling_vit_comer", path))
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    cast(Loader, spec.loader).exec_module(module)
     return module
 
 

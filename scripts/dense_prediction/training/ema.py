@@ -1,6 +1,7 @@
 """The exponential moving average of the weights, which is what a run with one evaluates and saves."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def build_average(model: nn.Module, recipe: OptimizationOptions) -> AveragedMode
         return None
     decay, warmup = recipe.ema_decay, recipe.ema_warmup_steps
 
-    def follow(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: torch.Tensor) -> None:
+    def follow(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], updates: torch.Tensor | int) -> None:
         weight = 1 - ema_decay(int(updates), decay, warmup)
         for mean, value in zip(averaged, current, strict=True):
             if mean.is_floating_point():

@@ -7,6 +7,7 @@ the model's own random numbers. So a run goes on from a checkpoint exactly as if
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from ..batches.streams import training_loader
 from ..batches.types import Batch
 from ..data.samples import Stream
 from ..errors import UserError
-from ..evaluation.metrics.metric import Numbers
+from ..evaluation.metrics.metric import Number, Numbers
 from ..experiment import Experiment
 from ..failures import check_loss, explained
 from ..models.building import encoder_of
@@ -126,7 +127,9 @@ class TrainingRun:
     @property
     def evaluated_model(self) -> PreTrainedModel:
         """What is measured and saved: the average of the weights if there is one."""
-        return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
+        if self.average is None:
+            return self.accelerator.unwrap_model(self.model)
+        return cast(PreTrainedModel, self.average.module)
 
     @property
     def results_file(self) -> Path:
@@ -222,7 +225,7 @@ class TrainingRun:
         """Measure the model, draw what it sees, and keep it if it is the best so far."""
         state = self.state
         numbers = self._measure()
-        score = numbers[self.metric]
+        score = cast(Number, numbers[self.metric])  # of all classes together
         if score is None:
             raise UserError(
                 f"{self.metric} cannot be measured: no sample of data.validation_split="
@@ -258,7 +261,7 @@ class TrainingRun:
         state.evaluations.append({"step": state.step} | numbers)
         state.seconds = time.perf_counter() - self.started
         if self.is_main:
-            write_state(self.checkpoint, self.recipe, state)
+            write_state(cast(Path, self.checkpoint), self.recipe, state)
             self._write_results(finished=False)
         self.accelerator.log(flat_numbers(numbers, "validation"), state.step)
 

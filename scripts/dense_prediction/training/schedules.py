@@ -1,6 +1,7 @@
 """How long a run is, and the learning rate over it."""
 
 import math
+from typing import cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -26,7 +27,8 @@ def training_steps(training: TrainingOptions, num_samples: int | None, num_proce
         return training.steps
     if num_samples is None:
         raise UserError("training.epochs needs training data of a known length: set training.steps=... instead")
-    return math.ceil(training.epochs * num_samples / samples_per_step(training, num_processes))
+    epochs = cast(int, training.epochs)  # one of the two is set
+    return math.ceil(epochs * num_samples / samples_per_step(training, num_processes))
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LambdaLR:

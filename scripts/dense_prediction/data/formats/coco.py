@@ -10,7 +10,7 @@ from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..instances import Instance, check_size, instance_fields
-from ..samples import Sample, Source, Split, new_sample
+from ..samples import Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
 from .coco_masks import decode_segmentation
 
@@ -26,7 +26,7 @@ class CocoOptions(CocoJsonOptions):
         train = CocoFile(self.place("annotations", "train_split"))
         labels = coco_labels(self, train)
 
-        def open_split(key: str) -> Split:
+        def open_split(key: str) -> UncheckedSplit:
             file = train if key == "train_split" else CocoFile(self.place("annotations", key))
             return CocoSplit(file, self.place("images", key), labels, "masks" in task.columns, self)
 

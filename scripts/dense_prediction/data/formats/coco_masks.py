@@ -48,11 +48,12 @@ def _fill(counts: list[int], image_size: tuple[int, int], name: str) -> np.ndarr
     height, width = image_size
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise BadSample(f"{name}: run lengths add up to {sum(counts)} of {height * width} pixels")
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return coco_mask.decode(rle).astype(bool)
+    rle = {"size": [height, width], "counts": counts}
+    encoded = coco_mask.frPyObjects(rle, height, width)  # type: ignore[call-overload]  # stubs: compressed counts only
+    return coco_mask.decode(encoded).astype(bool)
 
 
-def _polygons(polygons: list[Any], image_size: tuple[int, int], name: str) -> list[dict[str, Any]]:
+def _polygons(polygons: list[Any], image_size: tuple[int, int], name: str) -> list[Any]:
     for polygon in polygons:
         # pycocotools takes four numbers for a box and drops the last of an odd number.
         if not isinstance(polygon, list) or len(polygon) < FEWEST_COORDINATES or len(polygon) % 2:

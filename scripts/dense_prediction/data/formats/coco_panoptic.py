@@ -12,7 +12,7 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read, read_rgb
-from ..samples import VOID, Sample, Source, Split, new_sample
+from ..samples import VOID, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
 
 
@@ -31,7 +31,7 @@ class CocoPanopticOptions(CocoJsonOptions):
         train = CocoFile(self.place("annotations", "train_split"))
         labels = coco_labels(self, train)
 
-        def open_split(key: str) -> Split:
+        def open_split(key: str) -> UncheckedSplit:
             file = train if key == "train_split" else CocoFile(self.place("annotations", key))
             return PanopticSplit(file, self.place("images", key), self.place("masks", key), labels, self)
 

@@ -1,7 +1,8 @@
 """Anything that `datasets.load_dataset` reads: a Hub id, a folder of parquet, an image folder with metadata."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -17,19 +18,24 @@ class DatasetsOptions(SemanticOptions):
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")
 
     format: Literal["datasets"] = "datasets"
-    image_column: str = Field("image", description="column with the image")
-    label_column: str = Field("label", description="column with the class ids, as large as the image")
-    objects_column: str = Field("objects", description="column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field("xywh", description="how a bbox is written, in pixels")
-    streaming: bool = Field(False, description="read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(1000, description="with streaming, how many samples the next is drawn from")
+    image_column: str = Field(default="image", description="column with the image")
+    label_column: str = Field(default="label", description="column with the class ids, as large as the image")
+    objects_column: str = Field(default="objects", description="column with the bbox and category of each object")
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field(
+        default="xywh", description="how a bbox is written, in pixels"
+    )
+    streaming: bool = Field(default=False, description="read while training, for what is larger than the disk")
+    shuffle_buffer: Positive = Field(
+        default=1000, description="with streaming, how many samples the next is drawn from"
+    )
 
     def open(self, task: Task) -> Source:
         """Rows with an image and a label, or an image and its objects."""
         # Not at the top: the library takes a second to import, which nobody shall wait for who does not use it.
         from ..row_splits import open_rows
-        from ..rows import ObjectsReader, SemanticReader
+        from ..rows import ObjectsReader, RowReader, SemanticReader
 
+        new_reader: Callable[[Any], RowReader]
         if "semantic_map" in task.columns:
             new_reader = partial(SemanticReader, self, columns=(self.image_column, self.label_column))
         else:

@@ -25,7 +25,7 @@ class FoldersOptions(SplitPlaces, SemanticOptions):
 
     format: Literal["folders"] = "folders"
     masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
-    mask_suffix: str = Field(".png", description="what stands after the image's stem in a mask's name")
+    mask_suffix: str = Field(default=".png", description="what stands after the image's stem in a mask's name")
 
     def open(self, task: Task) -> Source:
         """The folders that `images` and `masks` name for each split."""

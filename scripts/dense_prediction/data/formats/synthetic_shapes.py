@@ -108,5 +108,5 @@ def _objects(drawn: list[tuple[int, np.ndarray]], masks: bool) -> dict[str, np.n
 
 def _box(mask: np.ndarray) -> list[int]:
     """Round what is seen, whose last pixel belongs to the box."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

@@ -63,8 +63,8 @@ def template_faults(card: CardSource, sections: Collection[str]) -> Iterator[str
     for line, leftover in card.find_in_prose(LEFTOVER):
         yield f"line {line}: {leftover!r} is left over from a template"
     for block in card.code_blocks:
-        if block.language != "bibtex" and (leftover := re.search(r"\{\{.*?\}\}|\{%", block.code)):
-            yield f"line {block.line}: {leftover[0]!r} in the code is left over from a template"
+        if block.language != "bibtex" and (found := re.search(r"\{\{.*?\}\}|\{%", block.code)):
+            yield f"line {block.line}: {found[0]!r} in the code is left over from a template"
     titles = sum(heading.level == 1 for heading in card.headings)
     if titles != 1:
         yield f"the card needs one title, a line with a single #, and has {titles}"

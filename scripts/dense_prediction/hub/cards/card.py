@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -167,9 +167,11 @@ def head_card(
             a limit to it, the `smallest_side` of an image; `run`, what train.py wrote of the training, and `command`
             to repeat it; `baseline` to compare with, `classes`, `trunk_note`.
     """
-    pipeline = pipeline_of(model_class)
+    pipeline = cast(str, pipeline_of(model_class))  # None for a backbone alone
     data = card_data(pipeline, licence)
     if result is not None:
+        if dataset is None:
+            raise ValueError("the numbers of a card need the dataset that they were measured on, and dataset is None.")
         data.model_name = repository.rpartition("/")[2]
         data.eval_results = eval_results(result, dataset, pipeline, task)
     values |= {"model_class": model_class, "task": task.replace("_", " "), "licence": licence}
@@ -181,7 +183,8 @@ def head_card(
 def card_data(pipeline: str, licence: str) -> ModelCardData:
     """The metadata by which the Hub lists a repository."""
     tags = ["vit-comer", "custom_code"]
-    return ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=tags, **licence_metadata(licence))
+    metadata: dict[str, Any] = licence_metadata(licence)
+    return ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=tags, **metadata)
 
 
 def pipeline_arguments(task: str, pipeline: str | None) -> str:
@@ -209,8 +212,13 @@ def eval_results(result: Measured, dataset: Dataset, pipeline: str, task: str) -
 
 def fill(template: Path, data: ModelCardData, repository: str, trunk: Trunk | None, values: dict[str, Any]) -> str:
     bibtex = "\n".join([COMER_BIBTEX, *([trunk.bibtex] if trunk else [])]).strip()
-    shared = {"repository": repository, "name": repository.rpartition("/")[2], "trunk": trunk, "bibtex": bibtex}
-    card = ModelCard.from_template(data, template_path=template, picture=PICTURE, **shared, **values)
+    values = values | {
+        "repository": repository,
+        "name": repository.rpartition("/")[2],
+        "trunk": trunk,
+        "bibtex": bibtex,
+    }
+    card = ModelCard.from_template(data, template_path=str(template), picture=PICTURE, **values)
     card.text = rewrap(card.text)
     return f"{str(card).rstrip()}\n"
 

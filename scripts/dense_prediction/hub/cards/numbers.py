@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -80,7 +80,8 @@ class KnownNumbers:
             return False
         if not wanted.is_finite():
             return False
-        return any(abs(value - wanted) * 2 <= Decimal(1).scaleb(wanted.as_tuple().exponent) for value in self.values)
+        exponent = cast(int, wanted.as_tuple().exponent)  # a letter of what is not finite alone
+        return any(abs(value - wanted) * 2 <= Decimal(1).scaleb(exponent) for value in self.values)
 
 
 def numbers_of(content: Any) -> Iterator[int | float]:

@@ -94,7 +94,7 @@ def parse_command_line(description: str, arguments: list[str] | None = None) -> 
         UserError: a flag does not exist, has a wrong value, or contradicts a `key=value`.
     """
     parser = FlagParser(
-        TrainingArguments,
+        TrainingArguments,  # type: ignore[arg-type]  # its type is of a name that no class has
         usage="%(prog)s RECIPE [key=value ...] [--flag value ...]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

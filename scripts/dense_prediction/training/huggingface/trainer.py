@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,8 +19,9 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.training_args import OptimizerNames
 
-from ...batches.streams import collate
+from ...batches.streams import EvaluationSet, collate
 from ...batches.types import Batch
 from ...errors import UserError
 from ...experiment import Experiment
@@ -47,6 +48,8 @@ class RecipeTrainer(Trainer):
     # The loss is a mean over a batch, and Trainer averages those of the batches that it accumulates. Left to itself it
     # would ask UperNet, which takes any keyword, for a sum over the pixels of all, and multiply what is no sum.
     loss_is_scaled_for_ga = False
+
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -77,9 +80,10 @@ class RecipeTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(recipe.training.early_stopping))
 
     @property
-    def measured_model(self) -> nn.Module:
+    def measured_model(self) -> PreTrainedModel:
         """What is evaluated and saved: while a training keeps an average of the weights, that."""
-        return self.model if self.average.average is None else self.average.average.module
+        average = self.average.average
+        return self.model if average is None else cast(PreTrainedModel, average.module)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with share_normalization(self.experiment.head):
@@ -109,17 +113,19 @@ class RecipeTrainer(Trainer):
         return self.optimizer
 
     def _optimizer_class(self, model: nn.Module) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        name = OptimizerNames(self.args.optim).value
         try:
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, cast(PreTrainedModel, model))
         except (ImportError, ValueError) as error:
-            raise UserError(f"--optim={self.args.optim.value}: {' '.join(str(error).split())}") from error
+            raise UserError(f"--optim={name}: {' '.join(str(error).split())}") from error
         if settings.keys() & {"params", "model", "optimizer_dict"} or not isinstance(optimizer_class, type):
-            raise UserError(f"--optim={self.args.optim.value} takes no groups of parameters; adamw_torch does")
+            raise UserError(f"--optim={name} takes no groups of parameters; adamw_torch does")
         return optimizer_class, settings
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.recipe_schedule and self.lr_scheduler is None:
-            self.lr_scheduler = build_scheduler(optimizer or self.optimizer, self.recipe, num_training_steps)
+            optimizer = optimizer or cast(torch.optim.Optimizer, self.optimizer)
+            self.lr_scheduler = build_scheduler(optimizer, self.recipe, num_training_steps)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
@@ -136,15 +142,16 @@ class RecipeTrainer(Trainer):
         Raises:
             UserError: the number that chooses the best model cannot be measured.
         """
-        samples = dataloader.dataset
+        samples = cast(EvaluationSet, dataloader.dataset)
         numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
         flat = flat_numbers(numbers, metric_key_prefix)
         metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}
-        chosen = self.args.metric_for_best_model.removeprefix("eval_")
+        chosen = cast(str, self.args.metric_for_best_model).removeprefix("eval_")
         if f"{metric_key_prefix}_{chosen}" not in metrics:
             raise UserError(f"{chosen} cannot be measured: none of {len(samples)} samples has anything to be found")
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(samples))
+        predictions = None  # the metric has counted them
+        return EvalLoopOutput(predictions, None, metrics, len(samples))  # type: ignore[arg-type]  # wants predictions
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As Trainer does, but the average in place of the model, if there is one."""
@@ -166,10 +173,12 @@ class RecipeTrainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
-            self._read_weights(self.state.best_model_checkpoint)
+            self._read_weights(cast(str, self.state.best_model_checkpoint))
 
     def _read_weights(self, folder: str) -> None:
-        saved, report = type(self.model).from_pretrained(folder, output_loading_info=True)
+        loaded = type(self.model).from_pretrained(folder, output_loading_info=True)
+        # Which the types of transformers leave out: a pair, because of output_loading_info.
+        saved, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
         differing = [str(key) for keys in report.values() for key in keys]
         if differing:
             raise UserError(f"{folder} has not the weights of the recipe's model: {', '.join(differing[:5])} differ")
@@ -180,10 +189,11 @@ class RecipeTrainer(Trainer):
         super()._load_callback_state()
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
-                callback.early_stopping_patience = self.recipe.training.early_stopping
+                callback.early_stopping_patience = cast(int, self.recipe.training.early_stopping)
                 callback.early_stopping_patience_counter = self.run_state().evaluations_since_best
                 # Which Trainer looks for when it saves, also after a checkpoint of a run without early stopping.
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+                states = cast(dict[str, Any], self.state.stateful_callbacks)
+                states[type(callback).__name__] = callback.state()
 
     def run_state(self) -> RunState:
         """How far the run is and what it has measured."""
@@ -204,10 +214,10 @@ class RunCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, float],
+        logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_loss(logs.get("loss", 0.0), f"at step {state.global_step}")
+        check_loss((logs or {}).get("loss", 0.0), f"at step {state.global_step}")
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

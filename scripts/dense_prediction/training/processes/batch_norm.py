@@ -1,19 +1,24 @@
 """Batch norms whose statistics are those of the batches of all processes together."""
 
+from typing import TypeVar, cast
+
 import torch
 from torch import distributed, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def synchronize_batch_norms(model: nn.Module, device: torch.device) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def synchronize_batch_norms(model: Model, device: torch.device) -> Model:
     """`model` with every batch norm, ours and the heads' alike, synchronised; for a run of several processes.
 
     Names and weights stay the same, so that checkpoints and saved models do not show it. The frozen batch norms that
     heads of the DETR family put into a backbone have no statistics to share and stay as they are.
     """
     if device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return cast(Model, nn.SyncBatchNorm.convert_sync_batchnorm(model))
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.__class__ = CpuSyncBatchNorm
@@ -36,6 +41,12 @@ class AllReduce(torch.autograd.Function):
 
 class CpuSyncBatchNorm(_BatchNorm):
     """torch's own, and DDP with it, refuses the CPU; this one needs a reduction only, which every backend has."""
+
+    # Of a batch norm that follows its statistics by a moving average, as all here do.
+    momentum: float
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
 
     def _check_input_dim(self, feature_map: torch.Tensor) -> None:
         if feature_map.dim() < 2:

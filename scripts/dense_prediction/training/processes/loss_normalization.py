@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,7 +24,7 @@ def share_normalization(head: Head) -> Iterator[None]:
     if head.loss_module is None:
         yield
         return
-    module = import_module(head.loss_module)
+    module: Any = import_module(head.loss_module)
     mean = module.reduce
     module.reduce = partial(mean, reduction="sum")
     try:

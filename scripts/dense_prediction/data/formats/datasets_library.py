@@ -21,13 +21,9 @@ class DatasetsOptions(SemanticOptions):
     image_column: str = Field(default="image", description="column with the image")
     label_column: str = Field(default="label", description="column with the class ids, as large as the image")
     objects_column: str = Field(default="objects", description="column with the bbox and category of each object")
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field(
-        default="xywh", description="how a bbox is written, in pixels"
-    )
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = Field(default="xywh", description="what a bbox holds, in pixels")
     streaming: bool = Field(default=False, description="read while training, for what is larger than the disk")
-    shuffle_buffer: Positive = Field(
-        default=1000, description="with streaming, how many samples the next is drawn from"
-    )
+    shuffle_buffer: Positive = Field(default=1000, description="with streaming: the next is drawn from so many")
 
     def open(self, task: Task) -> Source:
         """Rows with an image and a label, or an image and its objects."""

@@ -151,7 +151,7 @@ def image_statistics(
         processor = AutoImageProcessor.from_pretrained(source.name)
         return list(processor.image_mean), list(processor.image_std)
     with torch.device("meta"):
-        settings = timm.create_model(source.name).pretrained_cfg
+        settings: Any = timm.create_model(source.name).pretrained_cfg
     return list(settings["mean"]), list(settings["std"])
 
 

@@ -189,7 +189,7 @@ def card_data(pipeline: str, licence: str) -> ModelCardData:
 
 def pipeline_arguments(task: str, pipeline: str | None) -> str:
     """What a pipeline takes beside the picture, as Python has it."""
-    return TASKS[task].pipeline_arguments if task in TASKS else CALLS.get(pipeline, "")
+    return TASKS[task].pipeline_arguments if task in TASKS else CALLS.get(pipeline or "", "")
 
 
 def eval_results(result: Measured, dataset: Dataset, pipeline: str, task: str) -> list[EvalResult]:

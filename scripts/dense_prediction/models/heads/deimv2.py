@@ -1,4 +1,7 @@
-"""DEIMv2: D-FINE with denser matches and a loss that weighs them by their quality."""
+"""DEIMv2: D-FINE with denser matches and a loss that weighs them by their quality.
+
+The terms of the boxes are means over the matches, not over the boxes; of several processes each takes its own.
+"""
 
 from transformers import Deimv2ForObjectDetection
 

@@ -36,7 +36,7 @@ def process_weight(accelerator: Accelerator, head: Head, batch: Batch) -> torch.
     """What this process's loss is to be multiplied with, so that the mean over the processes is that over all samples.
 
     Of heads that divide by what their own process sees. The others share the divisor, or average over queries, of
-    which there are as many everywhere.
+    which there are as many everywhere; that those without an object weigh less is left out of account.
     """
     if accelerator.num_processes == 1 or head.count is None:
         return 1.0

@@ -332,13 +332,14 @@ def test_queries_that_are_not_sure_are_no_segments() -> None:
     assert (found["segment_map"].tolist(), found["labels"].tolist()) == ([[-1, 0, -1]], [2])
 
 
-def test_query_scores_equal_the_processor_where_it_does_not_distort() -> None:
+@pytest.mark.parametrize("name", ["mask2former", "maskformer"])
+def test_query_scores_equal_the_processor_where_it_does_not_distort(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     output = Mask2FormerForUniversalSegmentationOutput(
         class_queries_logits=torch.randn(1, 8, 6, generator=generator),
         masks_queries_logits=torch.randn(1, 8, 384, 384, generator=generator),
     )
-    head = find_head("mask2former")
+    head = find_head(name)
     expected = head.processor_class().post_process_semantic_segmentation(output, target_sizes=[(100, 150)])[0]
     batch = single_image(384, 384)
     batch["targets"][0]["original_size"] = (100, 150)

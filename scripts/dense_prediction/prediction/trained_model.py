@@ -95,16 +95,7 @@ class TrainedModel:
 def load_model(
     source: str | Path, device: str | torch.device | None = None, threshold: float | None = None
 ) -> TrainedModel:
-    """A trained model, ready to predict.
-
-    Args:
-        source: the folder that a training wrote, `OUTPUT/best_model`, or the name of such a repository on the Hub.
-        device: where it runs; None for the GPU if there is one.
-        threshold: leave out objects and segments of lower scores; None for 0.5, of panoptic segmentation 0.8.
-
-    Raises:
-        UserError: there is no such model, or its files are damaged.
-    """
+    """See `dense_prediction.load_model`, which calls this."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, processor = read_model(source, device)
     return TrainedModel(model, processor, choose_options(model, threshold))

@@ -42,9 +42,18 @@ def usage() -> str:
 
 
 def find_script(name: str) -> Callable[[], None]:
-    """Its `main`, from beside this file: part of a package where it is installed, else from the folder itself."""
+    """Its `main`, from beside this file: part of a package where it is installed, else from the folder itself.
+
+    Raises:
+        UserError: a package is missing that an extra of ours would have brought.
+    """
     package = f"{__package__}." if __package__ else ""
-    return import_module(f"{package}{name}").main
+    try:
+        return import_module(f"{package}{name}").main
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'vit-comer[train]' brings all it needs"
+        ) from error
 
 
 def start() -> None:

@@ -1,7 +1,5 @@
 """What is learnt on what: both trainers and the evaluation stand on it."""
 
-import math
-
 from accelerate import Accelerator
 from PIL import Image
 from torch import nn
@@ -22,7 +20,7 @@ from .models.backbones import build_backbone
 from .models.building import build_model
 from .models.head import Head
 from .models.heads import find_head
-from .models.saved_models import build_processor
+from .models.saved_models import build_processor, padding_divisor
 from .recipes.schema import Recipe
 
 
@@ -45,7 +43,7 @@ class Experiment:
         self.task = find_task(recipe.task)
         check_views(self.task, recipe.evaluation)
         self.head = head or find_head(recipe.head.name)
-        self.size_divisor = math.lcm(self.head.size_divisor, recipe.transforms.size_divisor)
+        self.size_divisor = padding_divisor(self.head, recipe.transforms)
         self.data = load_data(recipe.data, self.task)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
         self.validation = self.evaluation_set(self.data.validation)

@@ -18,6 +18,7 @@ from ..batches.options import TransformOptions
 from ..errors import UserError
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import make_ready
+from .head import Head
 from .heads import all_heads, find_head
 from .options import HeadOptions
 
@@ -84,14 +85,15 @@ def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseIm
         "image_mean": list(transforms.image_mean),
         "image_std": list(transforms.image_std),
     }
-    processor = find_head(recipe.name).processor_class(**fields)
-    setattr(processor, PADDING, padding_divisor(recipe, transforms))
+    head = find_head(recipe.name)
+    processor = head.processor_class(**fields)
+    setattr(processor, PADDING, padding_divisor(head, transforms))
     return processor
 
 
-def padding_divisor(recipe: HeadOptions, transforms: TransformOptions) -> int:
+def padding_divisor(head: Head, transforms: TransformOptions) -> int:
     """Height and width of every batch must be multiples of it, for the head's sake and the recipe's."""
-    return math.lcm(find_head(recipe.name).size_divisor, transforms.size_divisor)
+    return math.lcm(head.size_divisor, transforms.size_divisor)
 
 
 def _resize_fields(transforms: TransformOptions) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Accelerate keeps the weights (safetensors), optimizer, schedule and gradient scaler, and reads them back with
 `weights_only=True`, so that no pickle can run code. `state.json` keeps the rest. The position in the data and all
-random numbers follow from the step alone: see `loading` and `TrainingRun`. So neither the number of processes nor the
-way in which they share a step's samples has to stay the same.
+random numbers follow from the step alone: see `batches.streams` and `TrainingRun`. So neither the number of processes
+nor the way in which they share a step's samples has to stay the same.
 """
 
 import shutil

@@ -40,7 +40,7 @@ class RecipeTrainer(Trainer):
     """HF's Trainer, but for what a recipe says.
 
     Args:
-        arguments: see `hf_arguments.training_arguments`.
+        arguments: see `arguments.training_arguments`.
         recipe_schedule: the learning rate follows the recipe, not `arguments.lr_scheduler_type`.
         seconds: that the run has taken before it was resumed.
     """

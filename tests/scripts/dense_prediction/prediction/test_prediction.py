@@ -52,7 +52,7 @@ def test_the_processor_prepares_an_image_as_the_evaluation_does(name: str, resiz
     for size in ((33, 47), (47, 33), (80, 61), (300, 400)):
         image = draw_image(*size)
         example = EvaluationTransform(transforms)({"image": tv_tensors.Image(pil_to_tensor(image))})
-        expected = collate([example], padding_divisor(recipe, transforms))
+        expected = collate([example], padding_divisor(find_head(recipe.name), transforms))
         actual = prepare_image(find_head(name), processor, image, CPU)
         assert actual["targets"] == expected["targets"] == [{"original_size": size}]
         assert torch.equal(actual["pixel_mask"], expected["pixel_mask"])

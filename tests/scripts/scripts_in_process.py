@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from dense_prediction import command_line
 from dense_prediction.batches.options import TransformOptions
+from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import build_model
 from dense_prediction.models.heads import find_head
@@ -56,7 +57,7 @@ def save_model(
     torch.manual_seed(0)
     head = HeadOptions(name=HEAD_OF_TASK[task], config=FIELDS[HEAD_OF_TASK[task]])
     backbone = build_backbone(BackboneOptions(config=str(backbone_file)), find_head(head.name).out_features)
-    build_model(head, backbone, list(labels), task, things).save_pretrained(folder)
+    build_model(head, backbone, list(labels), find_task(task), things).save_pretrained(folder)
     build_processor(head, transforms()).save_pretrained(folder)
     return folder
 

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
 from modeling_vit_comer.presets import preset_path
-from modeling_vit_comer.trunk import TRANSFORMERS_TRUNKS, Trunk
+from modeling_vit_comer.trunk import MODEL_TYPES, TIMM, Trunk
 
 from ..errors import UserError
 from ..options import merge
@@ -142,8 +142,8 @@ def _check_overrides(fields: Fields, overrides: Fields) -> None:
         )
     _check_tree(fields, overrides, "backbone.overrides", sorted(_backbone_types()))
     if isinstance(trunk := overrides.get("trunk_config"), dict):
-        before = {"model_type": "timm_wrapper"} | (fields.get("trunk_config") or {})
-        _check_tree(before, trunk, "backbone.overrides.trunk_config", ["timm_wrapper", *TRANSFORMERS_TRUNKS])
+        before = {"model_type": TIMM} | (fields.get("trunk_config") or {})
+        _check_tree(before, trunk, "backbone.overrides.trunk_config", list(MODEL_TYPES))
 
 
 def _check_tree(fields: Fields, overrides: Fields, key: str, known: list[str]) -> None:

@@ -20,7 +20,7 @@ from transformers.utils.output_capturing import capture_outputs
 from modeling_vit_comer import ViTCoMerConfig, ViTCoMerPreTrainedModel
 from modeling_vit_comer.modeling_vit_comer import SIZE_MULTIPLE, crop_to_stride, pad_to_multiple
 from modeling_vit_comer.spatial_pyramid import to_map
-from modeling_vit_comer.trunk import Trunk, build_trunk
+from modeling_vit_comer.trunk import NO_SPLIT_MODULES, Trunk, build_trunk
 
 from ..batches.geometry import size_of
 
@@ -66,7 +66,7 @@ class SimpleFeaturePyramidBackbone(BackboneMixin, ViTCoMerPreTrainedModel):
 
     config: SimpleFeaturePyramidConfig
     base_model_prefix = "simple_feature_pyramid"
-    _no_split_modules = ["TimmTrunkLayer", "TimmBeitLayer"]
+    _no_split_modules = [*NO_SPLIT_MODULES]
 
     def __init__(self, config: SimpleFeaturePyramidConfig) -> None:
         super().__init__(config)

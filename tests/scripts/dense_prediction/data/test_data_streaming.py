@@ -34,8 +34,8 @@ TRANSFORMS = TransformOptions(crop_size=(8, 8))
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` waits five seconds whenever it has read several files to their ends (apache/arrow#45214)."""
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    """`datasets` 5 waits five seconds whenever it has read several files to their ends (apache/arrow#45214)."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -61,7 +61,8 @@ def write_shards(folder: Path, bad: tuple[int, ...] = (), count: int = COUNT, na
                 "name": [f"picture {number}" if named else None for number in numbers],
             }
             rows = datasets.Dataset.from_dict(columns, features)
-            rows.to_parquet(folder / "data" / f"{split}-0000{shard}-of-00003.parquet")
+            # By default datasets 4 estimates a batch size, and divides by the number of rows.
+            rows.to_parquet(folder / "data" / f"{split}-0000{shard}-of-00003.parquet", batch_size=100)
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     return recipe_of(folder)
 

@@ -37,6 +37,7 @@ from dense_prediction.training.huggingface.arguments import (
     training_arguments,
 )
 from dense_prediction.training.huggingface.building import build_trainer
+from dense_prediction.training.huggingface.checkpoints import find_checkpoint
 from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.optimization import build_optimizer
@@ -514,6 +515,19 @@ def test_a_run_goes_on_in_another_folder(
     assert_same_weights(finished, output)
     assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("damaged", ["trainer_state.json", "state.json"])
+def test_a_power_cut_leaves_the_checkpoint_before(
+    finished: Path, recipe_file: Path, changes: list[str], tmp_path: Path, damaged: str
+) -> None:
+    for step in (2, 3):
+        shutil.copytree(finished / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    shutil.copytree(finished / "checkpoint-4", tmp_path / "checkpoint-4.previous")
+    recipe = load_recipe(recipe_file, [f"output={tmp_path}", "resume=auto"])
+    assert find_checkpoint(recipe) == tmp_path / "checkpoint-3"
+    (tmp_path / "checkpoint-3" / damaged).write_text("")
+    assert find_checkpoint(recipe) == tmp_path / "checkpoint-2"
 
 
 # The Hub

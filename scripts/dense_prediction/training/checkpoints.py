@@ -6,6 +6,8 @@ random numbers follow from the step alone: see `batches.streams` and `TrainingRu
 nor the way in which they share a step's samples has to stay the same.
 """
 
+import logging
+import re
 import shutil
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,15 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel
 
-from ..atomic_files import replace_folder
+from ..atomic_files import discard_folder, replace_folder
 from ..errors import UserError
 from ..recipes.schema import Recipe
-from .run_state import STATE_FILE, RunState, write_state
+from .run_state import RunState, read_state, write_state
 
+
+_logger = logging.getLogger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
 FOLDER = "checkpoints"
 PARTIAL = "partial"
+
+_COMPLETE = re.compile(r"step_\d{8,}")
 
 
 def save_checkpoint(
@@ -47,7 +53,7 @@ def save_checkpoint(
         replace_folder(partial, complete)
         for other in root.iterdir():
             if other != complete:
-                shutil.rmtree(other)
+                discard_folder(other)
     return complete
 
 
@@ -67,6 +73,23 @@ def restore(accelerator: Accelerator, checkpoint: Path, average: AveragedModel |
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
-    found = sorted(folder for folder in (output / FOLDER).glob("step_*") if (folder / STATE_FILE).is_file())
-    return found[-1] if found else None
+    """The newest complete checkpoint of a run; a warning names newer ones whose state a power cut has damaged."""
+    for folder in reversed(named_checkpoints(output)):
+        if is_whole(folder):
+            return folder
+    return None
+
+
+def named_checkpoints(output: Path) -> list[Path]:
+    """All that were complete once, the oldest first: not what a kill leaves of one that was being replaced."""
+    return sorted(folder for folder in (output / FOLDER).glob("step_*") if _COMPLETE.fullmatch(folder.name))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether its state can be read; a warning says if not."""
+    try:
+        read_state(checkpoint)
+    except UserError as error:
+        _logger.warning("%s: the checkpoint is passed over", error)
+        return False
+    return True

@@ -1,6 +1,7 @@
 """The checkpoints of HF's Trainer: which one a run goes on from, and what `scripts/train.py` notes in its own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ...errors import UserError
 from ...recipes.schema import Recipe
-from ..checkpoints import last_checkpoint
+from ..checkpoints import is_whole, last_checkpoint
 from ..resuming import check_output
 from ..run_folder import clear_output
 from ..run_state import RunState
 
 
 SPEED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 
 
 def find_checkpoint(recipe: Recipe) -> Path | None:
@@ -27,11 +30,11 @@ def find_checkpoint(recipe: Recipe) -> Path | None:
             names.
     """
     output = Path(recipe.output)
-    found = [Path(folder) for folder in sort_checkpoints(str(output)) if _is_complete(Path(folder))]
+    last = _last_checkpoint(output)
     if recipe.resume == "auto":
-        return _resumable(found[-1]) if found else None
+        return None if last is None else _resumable(last)
     checkpoint = None if recipe.resume is None else _resumable(Path(recipe.resume))
-    check_output(recipe, found[-1] if found else last_checkpoint(output))
+    check_output(recipe, last or last_checkpoint(output))
     return checkpoint
 
 
@@ -62,6 +65,14 @@ def _evaluation(entry: dict[str, float]) -> dict[str, float]:
     return {"step": entry["step"]} | {name.removeprefix("eval_"): value for name, value in measured.items()}
 
 
+def _last_checkpoint(output: Path) -> Path | None:
+    """The newest whole checkpoint of Trainer; a warning names newer ones whose state a power cut has damaged."""
+    for folder in map(Path, reversed(sort_checkpoints(str(output)))):
+        if _NAME.fullmatch(folder.name) and _is_complete(folder) and is_whole(folder):
+            return folder
+    return None
+
+
 def _resumable(checkpoint: Path) -> Path:
     if not _is_complete(checkpoint):
         raise UserError(f"resume={checkpoint} is no whole checkpoint of this script: see {TRAINER_STATE_NAME} in it")
@@ -74,5 +85,5 @@ def _is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint's last file was written to its end."""
     try:
         return "global_step" in json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return False

@@ -268,6 +268,67 @@ def test_a_damaged_state_is_named(
     assert "copied/state.json is damaged" in last_error(capsys)
 
 
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
+def test_a_power_cut_leaves_the_checkpoint_before(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    """And what a kill leaves beside it is none, whatever is still in it."""
+    older, newest = (tmp_path / "checkpoints" / f"step_{step:08d}" for step in (4, 6))
+    for folder in (older, newest):
+        shutil.copytree(finished / LAST, folder)
+    for ending in replacing.LEFTOVERS:
+        shutil.copytree(finished / LAST, newest.with_name(f"step_00000008{ending}"))
+    assert checkpoints.last_checkpoint(tmp_path) == newest
+    assert not caplog.records
+    (newest / "state.json").write_text(damage)
+    assert checkpoints.last_checkpoint(tmp_path) == older
+    assert re.search(r"step_00000006/state.json is damaged: .*passed over", caplog.messages[0])
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is flushed and renamed from now on, in order."""
+    done: list[str] = []
+    flush, rename, replace = replacing.flush, Path.rename, os.replace
+
+    def note_flush(path: Path) -> None:
+        done.append(f"flush {path.name}")
+        flush(path)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        done.append(f"name {Path(target).name}")
+        return rename(path, target)
+
+    def note_replace(path: Path, target: Path) -> None:
+        done.append(f"name {Path(target).name}")
+        replace(path, target)
+
+    monkeypatch.setattr(replacing, "flush", note_flush)
+    monkeypatch.setattr(replacing.Path, "rename", note_rename)
+    monkeypatch.setattr(replacing.os, "replace", note_replace)
+    return done
+
+
+def test_files_are_on_the_disk_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new" / "inside").mkdir(parents=True)
+    (tmp_path / "new" / "inside" / "weights").touch()
+    done = recorded(monkeypatch)
+    replacing.replace_folder(tmp_path / "new", tmp_path / "final")
+    assert done == ["flush inside", "flush weights", "flush new", "name final", f"flush {tmp_path.name}"]
+    done.clear()
+    replacing.write_text(tmp_path / "text", "words")
+    assert done == ["flush text.partial", "name text", f"flush {tmp_path.name}"]
+
+
+def test_the_only_complete_folder_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill between the two names, until the new one has the name."""
+    for name in ("new", "final.previous"):
+        (tmp_path / name).mkdir()
+    die_at(monkeypatch, replacing.Path, "rename", 1)
+    with pytest.raises(Killed):
+        replacing.replace_folder(tmp_path / "new", tmp_path / "final")
+    assert (tmp_path / "final.previous").is_dir()
+
+
 def test_what_is_replaced_is_kept_until_the_new_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("new", "final"):
         (tmp_path / name).mkdir()

@@ -17,6 +17,7 @@ from dense_prediction.recipes.schema import Recipe
 from dense_prediction.training.huggingface.arguments import KEYS, CommandLine, parse_command_line
 from dense_prediction.training.huggingface.building import build_trainer
 from dense_prediction.training.huggingface.trainer import RecipeTrainer
+from dense_prediction.training.processes.folder_lock import locked
 from dense_prediction.training.results import write_results
 from dense_prediction.training.run_folder import PICTURE
 
@@ -107,7 +108,10 @@ def main() -> None:
     recipe = load_recipe(line.recipe, line.overrides)
     check_test_split(recipe, line)
     try:
-        with explained(lambda: f"(the checkpoints in {recipe.output} are kept, resume=auto goes on from the last)"):
+        with (
+            locked(Path(recipe.output)),
+            explained(lambda: f"(the checkpoints in {recipe.output} are kept, resume=auto goes on from the last)"),
+        ):
             trainer = build_trainer(recipe, line.flags)
             if trainer.is_world_process_zero():
                 announce(line)

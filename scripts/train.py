@@ -1,6 +1,7 @@
 """Train a model for any of the four tasks: `vit-comer train RECIPE [key=value ...]`."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
@@ -62,10 +63,13 @@ def main() -> None:
 @without_their_progress_bars()
 def train(recipe: Recipe) -> None:
     # Not before the arguments are read, because torch takes seconds.
-    from dense_prediction.training.loop import TrainingRun
+    from dense_prediction.training.processes.folder_lock import locked
 
-    training_run = TrainingRun(recipe)
-    training_run.train()
+    with locked(Path(recipe.output)):
+        from dense_prediction.training.loop import TrainingRun
+
+        training_run = TrainingRun(recipe)
+        training_run.train()
     if training_run.is_main:
         report(training_run)
 

@@ -36,9 +36,11 @@ def train(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> dic
     """
     loaded = _load(recipe, overrides)
     from .training.loop import TrainingRun
+    from .training.processes.folder_lock import locked
 
-    run = TrainingRun(loaded)
-    run.train()
+    with locked(Path(loaded.output)):
+        run = TrainingRun(loaded)
+        run.train()
     return json.loads(run.results_file.read_text(encoding="utf-8"))
 
 

@@ -41,6 +41,8 @@ from dense_prediction.training.huggingface.checkpoints import find_checkpoint
 from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.optimization import build_optimizer
+from dense_prediction.training.resuming import find_checkpoint as find_checkpoint_of_train
+from dense_prediction.training.run_folder import claim
 from miniature import ROOT
 from miniature_heads import FIELDS
 from scripts_in_process import HEAD_OF_TASK, last_error, run_script
@@ -506,6 +508,7 @@ def test_a_run_goes_on_in_another_folder(
     assert_same_weights(finished, output)
 
     shutil.copytree(checkpoint, output / "checkpoint-9")
+    claim(output, ["checkpoint-9"])
     before = sorted(output.rglob("*"))
     assert finetune(*resumed) == 1
     assert re.search(r"holds a run \(checkpoint-9\), and resume=.*checkpoint-2 is not in it", last_error(capsys))
@@ -515,6 +518,51 @@ def test_a_run_goes_on_in_another_folder(
     assert_same_weights(finished, output)
     assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint-2"]
+
+
+def test_foreign_checkpoints_stay(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the limit nor a new start removes them; one that the run would write into is refused at once."""
+    run = [recipe_file, f"output={tmp_path}", "training.steps=4", "training.evaluate_every=2", "overwrite=true"]
+    claim(tmp_path, [])
+    for name in ("checkpoint-1", "checkpoint-3", "checkpoint-mine", "checkpoint-9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "theirs").touch()
+        os.utime(tmp_path / name, (0, 0))
+    for _ in range(2):
+        assert finetune(*run, "training.checkpoint_every=2", "--save_total_limit", "1") == 0
+        assert len(list(tmp_path.glob("checkpoint-*/theirs"))) == 4
+        names = {folder.name for folder in tmp_path.glob("checkpoint-*")}
+        assert len(names) == 5
+        assert names & {"checkpoint-2", "checkpoint-4"}
+    before = sorted(tmp_path.rglob("*"))
+    assert finetune(*run, "training.checkpoint_every=3") == 1
+    assert "checkpoint-3 is not of a run, which would replace it: move it" in last_error(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_finished_run_without_its_checkpoints_is_kept(
+    finished: Path, recipe_file: Path, changes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    for resume in ([], ["resume=auto"]):
+        assert finetune(recipe_file, f"output={output}", *changes, *resume) == 1
+        assert "holds a run (results.json) and no checkpoint that this script goes on from: " in last_error(capsys)
+    assert results_of(output) == results_of(finished)
+
+
+def test_a_run_of_the_other_script_is_kept(
+    finished: Path, recipe_file: Path, changes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither goes on from a checkpoint of the other."""
+    output = shutil.copytree(finished, tmp_path / "trainer", ignore=shutil.ignore_patterns("results.json", "model.*"))
+    recipe = load_recipe(recipe_file, [f"output={output}", "resume=auto"])
+    with pytest.raises(UserError, match=r"holds a run \(checkpoint-\d\) and no checkpoint that this script goes on"):
+        find_checkpoint_of_train(recipe)
+    claim(tmp_path / "train", ["checkpoints"])
+    shutil.copytree(finished / "checkpoint-4", tmp_path / "train" / "checkpoints" / "step_00000004")
+    for resume in ([], ["resume=auto"]):
+        assert finetune(recipe_file, f"output={tmp_path / 'train'}", *changes, *resume) == 1
+        assert "(checkpoints/step_00000004) and no checkpoint that this script goes on from" in last_error(capsys)
 
 
 @pytest.mark.parametrize("damaged", ["trainer_state.json", "state.json"])

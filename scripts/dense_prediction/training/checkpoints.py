@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 AVERAGE_FILE = "average.safetensors"
 FOLDER = "checkpoints"
 PARTIAL = "partial"
+OWN_NAME = re.compile(rf"{PARTIAL}|step_\d{{8,}}(\.(previous|discarded))?")
+"""Of what a run makes among its checkpoints; whatever else is there stays."""
 
 _COMPLETE = re.compile(r"step_\d{8,}")
 
@@ -35,7 +37,7 @@ _COMPLETE = re.compile(r"step_\d{8,}")
 def save_checkpoint(
     accelerator: Accelerator, recipe: Recipe, state: RunState, average: AveragedModel | None = None
 ) -> Path:
-    """Write `output/checkpoints/step_NNNNNNNN` and delete all others.
+    """Write `output/checkpoints/step_NNNNNNNN` and delete all other checkpoints.
 
     The folder gets its name when it is complete: what a killed run leaves behind is never taken for a checkpoint.
     """
@@ -52,7 +54,7 @@ def save_checkpoint(
         write_state(partial, recipe, state)
         replace_folder(partial, complete)
         for other in root.iterdir():
-            if other != complete:
+            if other != complete and OWN_NAME.fullmatch(other.name):
                 discard_folder(other)
     return complete
 

@@ -43,8 +43,8 @@ from .processes.step_size import samples_per_step, warn_of_step_size
 from .processes.unused_parameters import freeze_unused
 from .progress import Progress
 from .results import write_results
-from .resuming import find_checkpoint, is_inside, resumed_state
-from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, RESULTS, carry_best, clear_output
+from .resuming import find_checkpoint, is_inside, own_names, resumed_state
+from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, RESULTS, carry_best, claim, clear_output
 from .run_state import RunState, write_state
 from .schedules import build_scheduler, training_steps
 from .trackers import check_trackers, flat_numbers, start_trackers
@@ -82,12 +82,14 @@ class TrainingRun:
 
         Another folder's checkpoint is written again in this one: it stays as it is, and resume=auto works at once.
         """
-        if not is_inside(checkpoint, self.output):
-            if self.is_main:
-                clear_output(self.output)
+        if self.is_main:
+            if is_inside(checkpoint, self.output):
+                claim(self.output, own_names(self.recipe))
+            else:
+                clear_output(self.output, own_names(self.recipe))
                 if checkpoint is not None:
                     carry_best(checkpoint, self.output)
-            self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
         if checkpoint is None or is_inside(checkpoint, self.output / FOLDER):
             return checkpoint
         return save_checkpoint(self.accelerator, self.recipe, self.state, self.average)

@@ -5,11 +5,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
+
 from ..errors import UserError
 from ..options import flatten
 from ..recipes.loading import resolve
 from ..recipes.schema import Recipe
-from .checkpoints import last_checkpoint
+from .checkpoints import FOLDER, last_checkpoint, named_checkpoints
+from .run_folder import (
+    BEST_MODEL,
+    LAST_MODEL,
+    LOGS,
+    MADE,
+    RESULTS,
+    TRAINER_CHECKPOINT,
+    check_folder,
+    made,
+    says,
+)
 from .run_state import STATE_FILE, RunState, read_state
 
 
@@ -33,15 +46,28 @@ def find_checkpoint(recipe: Recipe) -> Path | None:
     """The checkpoint that `resume` asks for, or None for a fresh start.
 
     Raises:
-        UserError: the folder is no checkpoint, or `output` holds a run that neither `resume` nor `overwrite` names.
+        UserError: the folder is no checkpoint, or `output` holds what is not a run's own, or a run that neither
+            `resume` nor `overwrite` names.
     """
-    last = last_checkpoint(Path(recipe.output))
-    if recipe.resume == "auto":
+    output = Path(recipe.output)
+    check_folder(output, own_names(recipe))
+    last = last_checkpoint(output)
+    if recipe.resume == "auto" and last is not None:
         return last
-    if recipe.resume is not None and not (Path(recipe.resume) / STATE_FILE).is_file():
+    if recipe.resume not in (None, "auto") and not (Path(recipe.resume) / STATE_FILE).is_file():
         raise UserError(f"resume={recipe.resume} is no checkpoint of this script: it has no {STATE_FILE}")
     check_output(recipe, last)
-    return None if recipe.resume is None else Path(recipe.resume)
+    return named_checkpoint(recipe)
+
+
+def own_names(recipe: Recipe) -> tuple[str, ...]:
+    """What a run of `scripts/train.py` makes in its output folder."""
+    return (*MADE, LOGS) if recipe.training.trackers else MADE
+
+
+def named_checkpoint(recipe: Recipe) -> Path | None:
+    """The one that `resume` is the path of."""
+    return None if recipe.resume in (None, "auto") else Path(recipe.resume)
 
 
 def check_output(recipe: Recipe, last: Path | None) -> None:
@@ -53,14 +79,38 @@ def check_output(recipe: Recipe, last: Path | None) -> None:
     Raises:
         UserError: it holds a run, `resume` names no checkpoint of it, and `overwrite` does not give it up.
     """
-    checkpoint = None if recipe.resume is None else Path(recipe.resume)
-    if last is None or recipe.overwrite or is_inside(checkpoint, Path(recipe.output)):
+    output, checkpoint = Path(recipe.output), named_checkpoint(recipe)
+    if recipe.overwrite or is_inside(checkpoint, output):
         return
-    other = "" if checkpoint is None else f", and resume={checkpoint} is not in it"
-    raise UserError(
-        f"{recipe.output} holds a run ({last.name}){other}: continue it with resume=auto, replace it with "
-        "overwrite=true, or choose another folder with output=..."
-    )
+    if last is not None:
+        other = "" if checkpoint is None else f", and resume={checkpoint} is not in it"
+        raise UserError(
+            f"{output} holds a run ({last.name}){other}: continue it with resume=auto, replace it with "
+            "overwrite=true, or choose another folder with output=..."
+        )
+    if kept := _kept(output, checkpoint is not None):
+        raise UserError(
+            f"{output} holds a run ({kept}) and no checkpoint that this script goes on from: replace it with "
+            "overwrite=true, or choose another folder with output=..."
+        )
+
+
+def _kept(output: Path, is_carried: bool) -> str | None:
+    """What a run has left in a folder that is worth keeping.
+
+    Args:
+        is_carried: the best model may have been copied from elsewhere, by a run that was killed right after that.
+    """
+    own = made(output) or set()
+    results = [RESULTS, LAST_MODEL, "model.safetensors", *([] if is_carried else [BEST_MODEL])]
+    found = [name for name in results if name in own and (output / name).exists()]
+    found += [
+        name
+        for name in own
+        if TRAINER_CHECKPOINT.fullmatch(name) and says(output / name / TRAINER_STATE_NAME, "global_step")
+    ]
+    found += [f"{FOLDER}/{folder.name}" for folder in named_checkpoints(output)]
+    return found[0] if found else None
 
 
 def is_inside(checkpoint: Path | None, folder: Path) -> bool:

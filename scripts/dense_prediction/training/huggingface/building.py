@@ -17,9 +17,10 @@ from ..processes.batch_norm import synchronize_batch_norms
 from ..processes.step_size import warn_of_step_size
 from ..processes.unused_parameters import freeze_unused
 from ..resuming import is_inside, resumed_state
+from ..run_folder import claim, clear_output
 from ..schedules import training_steps
 from .arguments import Flags, training_arguments
-from .checkpoints import clear_run, find_checkpoint
+from .checkpoints import check_checkpoints, find_checkpoint, own_names
 from .trainer import RecipeTrainer, samples_per_step
 
 
@@ -29,20 +30,22 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
     Raises:
         UserError: something in the recipe, the data, the output folder or the flags is wrong, as its text says.
     """
-    checkpoint = find_checkpoint(recipe)
+    checkpoint = find_checkpoint(recipe, bool(flags.get("push_to_hub")))
     arguments = training_arguments(recipe, flags)
     if arguments.process_index == 0:
         warn_of_step_size(recipe.training, arguments.world_size)
     with arguments.main_process_first():  # fills the cache that the others read
         experiment = Experiment(recipe)
     _complete(arguments, experiment, flags)
+    check_checkpoints(arguments)
     seconds = 0.0
     if checkpoint is not None:
         arguments.resume_from_checkpoint = str(checkpoint)
         seconds = resumed_state(checkpoint, recipe, samples_per_step(arguments)).seconds
     trainer = _build(experiment, arguments, "lr_scheduler_type" not in flags, seconds)
-    if not is_inside(checkpoint, Path(recipe.output)) and arguments.process_index == 0:
-        clear_run(Path(recipe.output))
+    if arguments.process_index == 0:
+        settle = claim if is_inside(checkpoint, Path(recipe.output)) else clear_output
+        settle(Path(recipe.output), own_names(arguments.push_to_hub))
     trainer.accelerator.wait_for_everyone()
     return trainer
 

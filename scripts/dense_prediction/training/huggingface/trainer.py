@@ -29,11 +29,12 @@ from ...failures import check_loss
 from ...seeds import seed_step
 from ..optimization import parameter_groups
 from ..processes.loss_normalization import process_weight, share_normalization
+from ..run_folder import claim
 from ..run_state import RunState, write_state
 from ..schedules import build_scheduler
 from ..trackers import flat_numbers
 from .average import AverageCallback
-from .checkpoints import run_state
+from .checkpoints import remove_checkpoints, run_state
 
 
 class RecipeTrainer(Trainer):
@@ -64,6 +65,8 @@ class RecipeTrainer(Trainer):
         self.recipe_schedule = recipe_schedule
         self.samples_per_step = samples_per_step(arguments)
         self.started = time.perf_counter() - seconds
+        # Trainer's own limit counts and deletes whatever has the name of a checkpoint.
+        self.most_checkpoints, arguments.save_total_limit = arguments.save_total_limit, None
         stream = experiment.training_stream()
         super().__init__(
             model,
@@ -80,6 +83,11 @@ class RecipeTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(recipe.training.early_stopping))
 
     @property
+    def output(self) -> Path:
+        """The folder of the run."""
+        return Path(cast(str, self.args.output_dir))
+
+    @property
     def measured_model(self) -> PreTrainedModel:
         """What is evaluated and saved: while a training keeps an average of the weights, that."""
         average = self.average.average
@@ -87,7 +95,11 @@ class RecipeTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with share_normalization(self.experiment.head):
-            return super().train(*args, **kwargs)
+            trained = super().train(*args, **kwargs)
+        best = self.state.best_model_checkpoint
+        if self.args.should_save and self.most_checkpoints == 1 and best is not None:
+            remove_checkpoints(self.output, 1, {Path(best).name})
+        return trained
 
     def compute_loss(
         self,
@@ -161,6 +173,17 @@ class RecipeTrainer(Trainer):
         if output_dir is not None and self.args.should_save:
             self.average.save(Path(output_dir))
             write_state(Path(output_dir), self.recipe, self.run_state())
+
+    def _save_checkpoint(self, model: nn.Module, trial: dict[str, Any] | None) -> None:
+        """As Trainer does, but what it makes is listed before, and only what is listed is removed."""
+        last = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            claim(self.output, [last])
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            kept = {last} if best is None else {last, Path(best).name}
+            remove_checkpoints(self.output, self.most_checkpoints, kept)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Trainer's own would leave out most weights of a DETR, whose names in a saved model are older ones."""

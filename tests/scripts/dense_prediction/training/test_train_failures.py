@@ -20,7 +20,7 @@ from dense_prediction.failures import explained, is_out_of_disk, is_out_of_memor
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training import checkpoints
 from dense_prediction.training.loop import TrainingRun
-from dense_prediction.training.run_folder import LAST_MODEL
+from dense_prediction.training.run_folder import LAST_MODEL, claim
 from dense_prediction.training.run_state import RunState
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
@@ -69,6 +69,7 @@ def test_overwriting_leaves_nothing_of_the_run_before(recipe_file: Path, tmp_pat
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "step_00000009.png").touch()
     (tmp_path / "mine.txt").touch()
+    claim(tmp_path, ["logs", "predictions"])
     assert run_script(train, recipe_file, f"output={tmp_path}", "training.steps=1", "overwrite=true") == 0
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["step_00000001.png"]
     assert not (tmp_path / "logs").exists()

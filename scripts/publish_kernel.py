@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub.utils import enable_progress_bars
+from packaging.version import Version
 
 from build_kernel import PROJECT, is_built, variant_named
 from dense_prediction.command_line import ArgumentParser, run
@@ -28,6 +30,8 @@ already is replaced, others stay. What is built here runs where the C library is
 (`nix run .#build-and-copy` in kernels/comer-msda) makes builds for older systems, too.
 """
 LICENCE = PROJECT.parents[1] / "LICENSE"
+FIRST_HUB = "2.3"
+"""The client of the Hub, `huggingface_hub`, that uploads kernels. An older one makes the repository, and no more."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -80,6 +84,19 @@ def stage(variants: list[Path], builds: Path, front: Path) -> None:
         shutil.copyfile(LICENCE, folder / "LICENSE")
 
 
+def check_hub() -> None:
+    """Refuse a client of the Hub that could not finish.
+
+    Raises:
+        UserError: for it.
+    """
+    if Version(huggingface_hub.__version__) < Version(FIRST_HUB):
+        raise UserError(
+            f"huggingface_hub {huggingface_hub.__version__} cannot upload kernels, {FIRST_HUB} can: "
+            "pip install --upgrade huggingface_hub datasets trackio"
+        )
+
+
 def main() -> None:
     arguments = parse_arguments()
     variants = find_variants(arguments.build)
@@ -91,6 +108,7 @@ def main() -> None:
         if arguments.dry_run:
             print("dry run: nothing was sent")
             return
+        check_hub()
         enable_progress_bars()
         shared = {"repository": arguments.repository, "kind": "kernel", "private": arguments.private}
         target = Target(revision=f"v{version}", update=arguments.update, **shared)

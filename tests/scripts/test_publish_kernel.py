@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from packaging.version import Version
 
 import modeling_vit_comer
 import publish_kernel
@@ -33,6 +35,8 @@ print(deformable_attention_backend("cpu"))
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    if Version(huggingface_hub.__version__) < Version(publish_kernel.FIRST_HUB):
+        pytest.skip(f"huggingface_hub {huggingface_hub.__version__} cannot upload kernels")
     hub = Hub()
     with serve(hub) as endpoint:
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -94,6 +98,15 @@ def test_layout(hub: Hub, build: Path, capsys: pytest.CaptureFixture) -> None:
     front = {".gitattributes", "README.md", "LICENSE"}
     assert repository_of(hub).files().keys() == front
     assert repository_of(hub).files("v1").keys() == front | {f"build/torch-universal/{name}" for name in variant}
+
+
+def test_an_old_client_is_refused_before_it_makes_anything(
+    hub: Hub, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "__version__", "2.2.0")
+    with pytest.raises(UserError, match="huggingface_hub 2.2.0 cannot upload kernels, 2.3 can: pip install --upgrade"):
+        publish(build)
+    assert not hub.requests
 
 
 def test_other_variants_stay(hub: Hub, build: Path, tmp_path: Path) -> None:

@@ -450,7 +450,7 @@ def test_every_flag_in_a_table_exists(recipe_file: Path) -> None:
 def test_other_flags_reach_trainer(recipe_file: Path, tmp_path: Path) -> None:
     flags = ["--save_total_limit", "7", "--adam_beta2", "0.9", "--lr_scheduler_type", "constant", "--eval_delay", "2"]
     trainer = trainer_for(recipe_file, tmp_path, *flags, "--metric_for_best_model", "pixel_accuracy")
-    assert (trainer.args.save_total_limit, trainer.args.eval_delay) == (7, 2)
+    assert (trainer.most_checkpoints, trainer.args.eval_delay) == (7, 2)
     assert trainer.args.metric_for_best_model == "pixel_accuracy"
     assert trainer.create_optimizer().param_groups[0]["betas"] == (0.9, 0.9)
     schedule = trainer.create_scheduler(6)

@@ -60,6 +60,7 @@ RELIED_ON = {
     "_auto_class": "the same: to save_pretrained, which writes the code then",
     "_load_from_checkpoint": "Trainer's own leaves out weights whose names in a saved model are older ones",
     "_load_best_model": "the same",
+    "_save_checkpoint": "what a checkpoint is called is noted before it is made, and only what is noted is removed",
     "_load_callback_state": "early stopping follows from the recipe, not from the checkpoint",
     "_created_lr_scheduler": "Trainer drops a scheduler after training only if it has made it",
     # timm
@@ -255,7 +256,9 @@ def test_statement_that_nothing_asks_for() -> None:
     assert PreTrainedModel._can_compile_fullgraph is False
 
 
-@pytest.mark.parametrize("name", ["_load_from_checkpoint", "_load_best_model", "_load_callback_state"])
+@pytest.mark.parametrize(
+    "name", ["_load_from_checkpoint", "_load_best_model", "_save_checkpoint", "_load_callback_state"]
+)
 def test_trainer_calls_what_we_override(name: str) -> None:
     from dense_prediction.training.huggingface.trainer import RecipeTrainer
 

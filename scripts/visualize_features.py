@@ -10,10 +10,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from dense_prediction.command_line import ArgumentParser, parse_fields, run, without_their_progress_bars
-from dense_prediction.features.maps import backbone_maps, plain_maps, to_colors
-from dense_prediction.features.pages import Row, draw_page
-from dense_prediction.features.sources import IMAGENET, FeatureSource, Statistics, backbone_on, from_folder, untrained
 from dense_prediction.models.simple_feature_pyramid import STRIDES
+from dense_prediction.prediction.feature_maps import backbone_maps, plain_maps, to_colors
+from dense_prediction.prediction.feature_pages import Row, draw_page
+from dense_prediction.prediction.feature_sources import (
+    IMAGENET,
+    FeatureSource,
+    Statistics,
+    backbone_on,
+    from_folder,
+    untrained,
+)
 from dense_prediction.prediction.image_files import FEATURES_SUFFIX, find_images, make_folder, output_stems, read_image
 from modeling_vit_comer.trunk_sources import image_statistics
 

@@ -13,14 +13,14 @@ from torch.nn.functional import interpolate
 from transformers import UperNetConfig, UperNetForSemanticSegmentation, ViTImageProcessor
 
 import visualize_features
-from dense_prediction.features.maps import plain_maps, to_colors
-from dense_prediction.features.pages import draw_page
-from dense_prediction.features.sources import from_folder
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.models.building import encoder_of
 from dense_prediction.models.options import BackboneOptions
 from dense_prediction.models.saved_models import read_model
 from dense_prediction.models.simple_feature_pyramid import STRIDES
+from dense_prediction.prediction.feature_maps import plain_maps, to_colors
+from dense_prediction.prediction.feature_pages import draw_page
+from dense_prediction.prediction.feature_sources import from_folder
 from miniature import BACKBONE
 from scripts_in_process import last_error, run_script, save_model
 

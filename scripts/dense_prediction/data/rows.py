@@ -9,12 +9,12 @@ from datasets.utils.file_utils import xopen
 from PIL import Image
 
 from ..errors import UserError
+from .annotations.instances import Instance, instance_fields
+from .annotations.semantic_maps import SemanticIds, SemanticOptions
 from .bad_samples import BadSample
 from .images import as_seen, open_picture, reason
-from .instances import Instance, instance_fields
 from .options import DataOptions, ExifOrientation
 from .samples import Sample, new_sample
-from .semantic_maps import SemanticIds, SemanticOptions
 
 
 Row = dict[str, Any]

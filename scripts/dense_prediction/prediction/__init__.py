@@ -1,1 +1,1 @@
-"""Look: what a trained model sees in pictures."""
+"""Look: what a trained model sees in pictures, and inside a backbone."""

@@ -13,7 +13,6 @@ PACKAGE, LIBRARY = ROOT / "modeling_vit_comer", ROOT / "scripts" / "dense_predic
 
 ROOMS = [
     "",  # the package's own face: train, evaluate, load_model
-    "features",
     "prediction",
     "training",
     "hub",

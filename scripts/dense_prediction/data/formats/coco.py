@@ -7,12 +7,12 @@ from pydantic.dataclasses import dataclass
 
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.coco_masks import decode_segmentation
+from ..annotations.instances import Instance, check_size, instance_fields
 from ..bad_samples import BadSample
 from ..images import read_rgb
-from ..instances import Instance, check_size, instance_fields
 from ..samples import Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
-from .coco_masks import decode_segmentation
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)

@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from ...options import FORBID_UNKNOWN, Positive
 from ...tasks import Task
+from ..annotations.semantic_maps import SemanticOptions
 from ..samples import Source
-from ..semantic_maps import SemanticOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)

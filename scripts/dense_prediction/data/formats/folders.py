@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..images import read, read_rgb
 from ..options import ExifOrientation, SplitPlaces
 from ..samples import Sample, Source, new_sample
-from ..semantic_maps import SemanticIds, SemanticOptions
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
-from ..instances import Instance, instance_fields
+from ..annotations.instances import Instance, instance_fields
 from ..options import DataOptions, it_has
 from ..samples import Sample, Source, new_sample
 from . import drawn_shapes as shapes

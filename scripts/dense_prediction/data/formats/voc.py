@@ -10,12 +10,12 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.instances import Instance, check_size, instance_fields
+from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
 from ..images import read_rgb
-from ..instances import Instance, check_size, instance_fields
 from ..options import ExifOrientation, it_has
 from ..samples import Sample, Source, new_sample
-from ..semantic_maps import SemanticIds, SemanticOptions
 from .folders import MaskSplit
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torchvision.ops import masks_to_boxes
 
+from dense_prediction.data.annotations.coco_masks import run_lengths
 from dense_prediction.data.bad_samples import BadSample
 from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_json import PackedRecords
-from dense_prediction.data.formats.coco_masks import run_lengths
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.loading import Data, load_data
 from dense_prediction.data.samples import VOID

@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import box_area, box_convert, clip_boxes_to_image
 
+from dense_prediction.data.annotations.instances import Instance, instance_fields, to_corners
 from dense_prediction.data.bad_samples import BadSample
-from dense_prediction.data.instances import Instance, instance_fields, to_corners
 from dense_prediction.data.samples import new_sample
 from dense_prediction.data.tensors import to_tensors
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .bad_samples import BadSample
+from ..bad_samples import BadSample
 
 
 Size = tuple[int, int]

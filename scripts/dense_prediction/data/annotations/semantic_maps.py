@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..errors import UserError
-from ..options import FORBID_UNKNOWN, NonNegative
-from .bad_samples import BadSample
-from .options import DataOptions
-from .samples import IGNORE_INDEX
+from ...errors import UserError
+from ...options import FORBID_UNKNOWN, NonNegative
+from ..bad_samples import BadSample
+from ..options import DataOptions
+from ..samples import IGNORE_INDEX
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)

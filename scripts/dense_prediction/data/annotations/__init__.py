@@ -1,0 +1,1 @@
+"""What files say of a picture, checked: objects, masks and maps of classes."""

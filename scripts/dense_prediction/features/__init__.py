@@ -1,1 +1,0 @@
-"""Look inside: what the maps of a backbone tell apart."""

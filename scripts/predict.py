@@ -5,12 +5,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from dense_prediction.atomic_files import write_text
 from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
 from dense_prediction.errors import UserError
+from dense_prediction.prediction.annotated_images import AnnotatedImages, coco_results
 from dense_prediction.prediction.image_files import (
     OVERLAY_SUFFIX,
     find_images,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 JSON_SUFFIX = ".prediction.json"
+RESULTS = "coco_results.json"
 
 DESCRIPTION = """\
 Show what a trained model sees in images: classes, segments or boxes drawn over each picture, with a legend, and the
@@ -33,14 +36,17 @@ same as JSON.
   vit-comer predict outputs/my_run/best_model photo.jpg         # photo.overlay.png, photo.prediction.json
   vit-comer predict outputs/my_run/best_model holiday_pictures/ --output found/
   vit-comer predict outputs/my_run/best_model frames/ --output found/ --legend all      # frames of a video
+  vit-comer predict outputs/my_run/best_model val/ --output found/ --annotations val.json --score-threshold 0
 
-A folder's images are taken in natural order (frame_2 before frame_10). A class has the same colour in all of them;
-with --legend all or none, frames of one size give overlays of one size, for example for ffmpeg. Images are read as
-RGB, turned as their EXIF data say, and may have any size from 32 pixels.
+A folder's images, also those in its folders, are taken in natural order (frame_2 before frame_10). A class has the
+same colour in all of them; with --legend all or none, frames of one size give overlays of one size, for example for
+ffmpeg. Images are read as RGB, turned as their EXIF data say, and may have any size from 32 pixels.
 
-The JSON holds one entry of "annotations" for each object (or class): "category_id", "category", "score", "bbox" as
-x, y, width, height, and "segmentation" as COCO's compressed RLE, which pycocotools.mask.decode reads. An image that
-cannot be read is named, the others are done all the same, and the exit code is 1.
+The JSON holds one entry of "annotations" for each object (or class): "category_id" as the training data have it,
+"category", "score", "bbox" as x, y, width, height, and "segmentation" as COCO's compressed RLE, which
+pycocotools.mask.decode reads. With --annotations there is also coco_results.json with the results of all images, which
+COCO(FILE.json).loadRes reads. An image that cannot be read is named, the others are done all the same, and the exit
+code is 1.
 """
 
 
@@ -50,9 +56,10 @@ class Writer:
 
     model: "TrainedModel"
     legend: str
+    annotated: AnnotatedImages | None
 
-    def __call__(self, path: Path, stem: Path) -> None:
-        """Write the overlay and the JSON of one image.
+    def __call__(self, path: Path, stem: Path) -> dict[str, Any]:
+        """Write the overlay and the JSON of one image, and return what that holds.
 
         Raises:
             UserError: the image cannot be read or predicted, or a file cannot be written.
@@ -63,46 +70,60 @@ class Writer:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         described = self.model.describe(path, prediction, (image.height, image.width))
+        if self.annotated is not None:
+            described = self.annotated.identify(path, described)
         picture = self.model.draw(image, prediction, self.legend)
+        make_folder(stem.parent)
         try:
+            picture.save(add_suffix(stem, OVERLAY_SUFFIX))
             picture.save(add_suffix(stem, OVERLAY_SUFFIX))
             add_suffix(stem, JSON_SUFFIX).write_text(json.dumps(described) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write what was found in {path}: {error}") from error
+        return described
 
 
 def main() -> None:
     arguments = parse_arguments()
-    predict(arguments, output_stems(find_images(arguments.images), arguments.output))
+    images = find_images(arguments.images)
+    annotated = None
+    if arguments.annotations is not None:
+        annotated = AnnotatedImages(arguments.annotations, images)
+        images = {path: images[path] for path in annotated.entries}
+    predict(arguments, output_stems(images, arguments.output), annotated)
 
 
 @without_their_progress_bars()
-def predict(arguments: argparse.Namespace, stems: dict[Path, Path]) -> None:
+def predict(arguments: argparse.Namespace, stems: dict[Path, Path], annotated: AnnotatedImages | None) -> None:
     # Not before the arguments are read, because torch takes seconds.
     from dense_prediction.prediction.trained_model import load_model
 
-    write = Writer(load_model(arguments.model, threshold=arguments.score_threshold), arguments.legend)
+    model = load_model(arguments.model, threshold=arguments.score_threshold)
+    if annotated is not None:
+        annotated.check_labels(model.labels)
     make_folder(arguments.output)
-    failed = predict_all(write, stems)
-    for path, stem in stems.items():
-        if path not in failed:
-            print(add_suffix(stem, OVERLAY_SUFFIX))
-    if failed:
-        raise UserError(f"{len(failed)} of {len(stems)} images failed: {', '.join(map(str, failed))}")
+    found = predict_all(Writer(model, arguments.legend, annotated), stems)
+    for path in found:
+        print(add_suffix(stems[path], OVERLAY_SUFFIX))
+    if annotated is not None:
+        results = arguments.output / RESULTS
+        write_text(results, json.dumps(coco_results(found.values())) + "\n")
+        print(results)
+    if failed := [str(path) for path in stems if path not in found]:
+        raise UserError(f"{len(failed)} of {len(stems)} images failed: {', '.join(failed)}")
 
 
-def predict_all(write: Writer, stems: dict[Path, Path]) -> list[Path]:
-    """Every image, with a line on stderr for each that fails; returns those. The failure of the only image raises."""
-    failed = []
+def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, dict[str, Any]]:
+    """What is written for every image, with a line on stderr for each that fails; the only one raises instead."""
+    found = {}
     for path, stem in tqdm(stems.items(), "predicting", unit="image", disable=len(stems) == 1):
         try:
-            write(path, stem)
+            found[path] = write(path, stem)
         except UserError as error:
             if len(stems) == 1:
                 raise
             tqdm.write(f"error: {error}", file=sys.stderr)
-            failed.append(path)
-    return failed
+    return found
 
 
 def add_suffix(stem: Path, suffix: str) -> Path:
@@ -117,6 +138,12 @@ def parse_arguments() -> argparse.Namespace:
         "--output", metavar="FOLDER", type=Path, help="where everything is written (default: beside each image)"
     )
     parser.add_argument(
+        "--annotations",
+        metavar="FILE.json",
+        type=Path,
+        help="a COCO JSON that lists the images: also write coco_results.json, with its ids (needs --output)",
+    )
+    parser.add_argument(
         "--score-threshold",
         metavar="SCORE",
         type=share,
@@ -128,7 +155,10 @@ def parse_arguments() -> argparse.Namespace:
         default="found",
         help="the classes below an overlay: those found in it, all that the model knows, or none (default: found)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.annotations is not None and arguments.output is None:
+        parser.error(f"--annotations needs --output FOLDER, where {RESULTS} is written")
+    return arguments
 
 
 def share(text: str) -> float:

@@ -49,6 +49,7 @@ def main() -> None:
     for path, stem in tqdm(stems.items(), "looking", unit="image", disable=len(stems) == 1):
         image = fit(read_image(path), arguments.longest_side)
         page = stem.with_name(stem.name + FEATURES_SUFFIX)
+        make_folder(page.parent)
         draw_page(image, show(source, plain, image)).save(page)
         tqdm.write(str(page))
 

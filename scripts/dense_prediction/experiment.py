@@ -63,7 +63,8 @@ class Experiment:
     def build_model(self) -> PreTrainedModel:
         """The recipe's head round its backbone, with the weights that the backbone brings and random ones."""
         backbone = build_backbone(self.recipe.backbone, self.head.out_features)
-        return build_model(self.recipe.head, backbone, self.data.labels, self.task, self.data.things)
+        data = self.data
+        return build_model(self.recipe.head, backbone, data.labels, self.task, data.things, data.category_ids)
 
     def loss_inputs(self, batch: Batch) -> Tensors:
         """The keyword arguments of a model with which its output has a loss."""

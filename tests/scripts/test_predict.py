@@ -1,6 +1,7 @@
 """scripts/predict.py as a user runs it: images of every kind and size, overlays, JSON, and what goes wrong."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 import predict
 from dense_prediction.batches.types import Prediction, PredictionOptions
@@ -282,11 +284,90 @@ def test_images_are_found_in_natural_order_and_once(tmp_path: Path) -> None:
     assert [path.name for path in find_images([tmp_path])] == ["B9.JPG", "b10.png"]
 
 
+def test_images_of_folders_in_a_folder_keep_their_places(tmp_path: Path) -> None:
+    names = ["a.png", "b/a.png", "b/c/a.png", ".hidden/a.png", "b10/a.png", "b9/a.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images([tmp_path])
+    order = ["a", "b/a", "b/c/a", "b9/a", "b10/a"]
+    assert [str(path.relative_to(tmp_path)) for path in found] == [f"{stem}.png" for stem in order]
+    assert [str(stem) for stem in output_stems(found, Path("out")).values()] == [f"out/{stem}" for stem in order]
+    assert list(output_stems(found, None).values()) == [tmp_path / stem for stem in order]
+    twice = find_images([tmp_path / "b" / "c", tmp_path])
+    assert twice[tmp_path / "b" / "c" / "a.png"] == Path("a.png"), "below the folder that was named first"
+
+
 def test_no_image_overwrites_what_belongs_to_another() -> None:
-    images = [Path("x/a.png"), Path("x/a.jpg"), Path("x/b.png"), Path("y/b.png")]
+    images = {path: Path(path.name) for path in map(Path, ("x/a.png", "x/a.jpg", "x/b.png", "y/b.png"))}
     assert [str(stem) for stem in output_stems(images, None).values()] == ["x/a.png", "x/a.jpg", "x/b", "y/b"]
     with pytest.raises(UserError, match="x/b.png and y/b.png would both be written to out/b.png"):
         output_stems(images, Path("out"))
+
+
+# Of images that a COCO JSON file lists
+
+
+def write_annotations(path: Path, names: Sequence[str], categories: dict[str, int], size: Sequence[int]) -> Path:
+    height, width = size
+    images = [
+        {"id": 100 + place, "file_name": name, "height": height, "width": width} for place, name in enumerate(names)
+    ]
+    content = {"images": images, "categories": [{"id": number, "name": name} for name, number in categories.items()]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("task", ["object_detection", "instance_segmentation", "panoptic_segmentation"])
+def test_the_results_of_images_that_a_file_lists_are_read_by_coco(
+    task: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images in folders of which the file's names have the last one, an image that it does not list, other ids."""
+    categories = {name: 10 * place + 3 for place, name in enumerate(reversed(LABELS))}
+    images, output = tmp_path / "images", tmp_path / "found"
+    for name in ("val/x/a.png", "val/y/a.png", "val/b.png", "val/stranger.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(images / name)
+    file = write_annotations(tmp_path / "val.json", ["x/a.png", "y/a.png", "elsewhere/b.png"], categories, (37, 61))
+    assert run_script(predict, models[task], images, "--output", output, "--annotations", file, *EVERYTHING) == 0
+    results = json.loads((output / predict.RESULTS).read_text())
+    truth = COCO(file)
+    truth.dataset["annotations"] = []
+    truth.createIndex()
+    loaded = truth.loadRes(str(output / predict.RESULTS))
+    assert len(loaded.anns) == len(results) > 0
+    for place, stem in enumerate(("x/a", "y/a", "b")):
+        single = json.loads((output / f"val/{stem}.prediction.json").read_text())
+        assert single["image"]["id"] == 100 + place
+        assert {each["image_id"] for each in single["annotations"]} == {100 + place}
+        assert all(categories[each["category"]] == each["category_id"] for each in single["annotations"])
+        assert {each["name"]: each["id"] for each in single["categories"]} == categories
+        of_image = [each for each in results if each["image_id"] == 100 + place]
+        assert [each["category_id"] for each in of_image] == [each["category_id"] for each in single["annotations"]]
+    assert not (output / "val" / "stranger.prediction.json").exists()
+
+
+def test_images_that_a_file_does_not_tell_apart_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {name: place for place, name in enumerate(LABELS)}
+
+    def refused(names: Sequence[str], categories: dict[str, int] = known, size: Sequence[int] = (37, 61)) -> str:
+        file = write_annotations(tmp_path / "a.json", names, categories, size)
+        assert run_script(predict, model, images, "--output", tmp_path / "found", "--annotations", file) == 1
+        return last_error(capsys)
+
+    images = tmp_path / "images"
+    (images / "x").mkdir(parents=True)
+    save_image(images / "x" / "a.png")
+    assert refused(["b.png"]).endswith(f"a.json lists none of the 1 pictures, such as {images / 'x' / 'a.png'}")
+    assert "has 2 images called a.png, and" in refused(["y/a.png", "z/a.png"])
+    assert "classes sky are no categories of" in refused(["a.png"], {"dog": 1, "car": 2})
+    assert "was annotated as (40, 61)" in refused(["a.png"], size=(40, 61))
+    save_image(images / "a.png")
+    assert "would both be a.png of" in refused(["a.png"])
+    assert run_script(predict, model, images, "--annotations", tmp_path / "a.json") == 1
+    assert "--annotations needs --output FOLDER" in last_error(capsys)
 
 
 # JSON
@@ -342,3 +423,24 @@ def test_objects_as_json(with_masks: bool) -> None:
     assert [("segmentation" in each, "area" in each) for each in annotations] == [(with_masks, with_masks)] * 2
     for mask, annotation in zip(masks if with_masks else [], annotations):
         assert torch.equal(decode(annotation), mask)
+
+
+def test_categories_have_the_ids_that_the_data_give_them() -> None:
+    prediction = {"boxes": torch.tensor([[0, 0, 9, 9.0]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.5])}
+    content = describe(Path("a.png"), prediction, TASKS["object_detection"], LABELS, (33, 47), [18, 1, 7])
+    assert content["categories"] == [{"id": number, "name": name} for number, name in zip((18, 1, 7), LABELS)]
+    assert [(each["category_id"], each["category"]) for each in content["annotations"]] == [(7, "car")]
+
+
+def test_a_model_writes_the_ids_that_its_config_keeps(models: dict[str, Path], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(models["semantic_segmentation"], model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"category_ids": [18, 1, 7]}))
+    assert run_script(predict, model, save_image(tmp_path / "a.png")) == 0
+    written = json.loads((tmp_path / "a.prediction.json").read_text())
+    ids = dict(zip(LABELS, (18, 1, 7)))
+    assert [ids[each["category"]] for each in written["annotations"]] == [
+        each["category_id"] for each in written["annotations"]
+    ]
+    assert {each["name"]: each["id"] for each in written["categories"]} == ids

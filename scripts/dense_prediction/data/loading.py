@@ -20,6 +20,7 @@ class Data:
     Attributes:
         labels: class names in the order of their ids.
         things: ids of the countable classes: all for detection and instance segmentation, none for semantic maps.
+        category_ids: what the files call each class, in the order of `labels`; None where that is its id.
     """
 
     train: Split
@@ -27,6 +28,7 @@ class Data:
     test: Split | None
     labels: list[str]
     things: frozenset[int]
+    category_ids: list[int] | None = None
 
 
 class CheckedSplit:
@@ -75,7 +77,7 @@ def load_data(options: DataOptions, task: Task) -> Data:
     train = _first(_split(source, options, "train_split"), "max_train_samples", options)
     validation = _first(_split(source, options, "validation_split"), "max_validation_samples", options)
     test = None if options.test_split is None else _split(source, options, "test_split")
-    return Data(train, validation, test, source.labels, source.things)
+    return Data(train, validation, test, source.labels, source.things, source.category_ids)
 
 
 def _split(source: Source, options: DataOptions, key: str) -> Split:

@@ -50,7 +50,7 @@ def open_rows(
             return RowSplit(rows, reader)
         return StreamedSplit(rows, reader, buffer, options.skips_bad_samples)
 
-    return Source(reader.labels, reader.things, open_split)
+    return Source(reader.labels, reader.things, open_split, reader.category_ids)
 
 
 def _load_dataset(path: str, streaming: bool) -> Mapping[str, Rows]:

@@ -28,11 +28,13 @@ class RowReader(Protocol):
         labels: class names in the order of their ids.
         things: ids of the countable classes.
         image_column: where the image is.
+        category_ids: what the rows call each class; None where that is its id.
     """
 
     labels: list[str]
     things: frozenset[int]
     image_column: str
+    category_ids: list[int] | None
 
     def undecoded(self, rows: Rows) -> Rows:
         """The rows with the bytes of their pictures, so that one that cannot be decoded is caught with its name."""
@@ -57,6 +59,7 @@ class SemanticReader:
         label = features[self.label_column]
         self.label_is_image = is_picture(label)
         self.labels = options.class_names(class_names(label))
+        self.category_ids = options.category_ids(self.labels)
         self.ids = SemanticIds.of(options, self.labels)
 
     def undecoded(self, rows: Rows) -> Rows:
@@ -79,6 +82,8 @@ class ObjectsReader:
         columns: of the image and the objects.
         box_format: of a bbox, xywh, xyxy or cxcywh.
     """
+
+    category_ids: list[int] | None = None
 
     def __init__(
         self, options: DataOptions, features: datasets.Features, columns: tuple[str, str], box_format: str

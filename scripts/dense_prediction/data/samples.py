@@ -84,11 +84,13 @@ class Source:
         labels: class names in the order of their ids.
         things: ids of the countable classes.
         open_split: the name of a field of the recipe that names a split, such as `train_split` -> that split.
+        category_ids: what the files call each class, in the order of `labels`; None where that is its id.
     """
 
     labels: list[str]
     things: frozenset[int]
     open_split: Callable[[str], UncheckedSplit | Stream]
+    category_ids: list[int] | None = None
 
 
 class FirstSamples:

@@ -15,24 +15,32 @@ Annotation = dict[str, Any]
 
 
 def describe(
-    image: Path, prediction: Prediction, task: Task, labels: Sequence[str], size: tuple[int, int]
+    image: Path,
+    prediction: Prediction,
+    task: Task,
+    labels: Sequence[str],
+    size: tuple[int, int],
+    category_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """What was found in an image, of plain values that JSON can hold.
 
     Args:
         labels: class names in the order of their ids.
         size: height and width of the image as it was seen, turned as its EXIF data say.
+        category_ids: what the classes are called in the data, in the same order, if not by their ids.
 
     Returns:
         `image`, `categories` and `annotations`, one for each object, segment or, of semantic segmentation, class.
         Each has `category_id` and `category`; where the task has them `score` and `bbox` (x, y, width, height);
         and, of segmentations, `segmentation` (a compressed RLE that pycocotools decodes) and `area` in pixels.
     """
+    ids = range(len(labels)) if category_ids is None else category_ids
     return {
         "image": {"file_name": image.name, "height": size[0], "width": size[1]},
-        "categories": [{"id": index, "name": label} for index, label in enumerate(labels)],
+        "categories": [{"id": number, "name": label} for number, label in zip(ids, labels, strict=True)],
         "annotations": [
-            annotation | {"category": labels[annotation["category_id"]]} for annotation in task.to_json(prediction)
+            found | {"category_id": ids[found["category_id"]], "category": labels[found["category_id"]]}
+            for found in task.to_json(prediction)
         ],
     }
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -22,12 +22,17 @@ from .options import HeadOptions
 
 
 def build_model(
-    recipe: HeadOptions, backbone: PreTrainedModel, labels: list[str], task: Task, things: Collection[int] = ()
+    recipe: HeadOptions,
+    backbone: PreTrainedModel,
+    labels: list[str],
+    task: Task,
+    things: Collection[int] = (),
+    category_ids: Sequence[int] | None = None,
 ) -> PreTrainedModel:
     """The head with random weights round a copy of `backbone`, ready to run.
 
-    Its config also says what it is trained for, so that a saved model knows how to predict: `task`, and the ids of
-    the countable classes in `things`.
+    Its config also says what it is trained for, so that a saved model knows how to predict: `task`, the ids of the
+    countable classes in `things`, and what its data call each class in `category_ids`.
 
     Raises:
         UserError: the head is not for the task, or `recipe.config` names a field that the head's config has not, or
@@ -45,6 +50,8 @@ def build_model(
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"head.config: {' '.join(str(error).split())}") from error
     model.config.task, model.config.things = task.name, sorted(things)
+    if category_ids is not None:
+        model.config.category_ids = list(category_ids)
     head.initialize(model)
     make_ready(model)
     return model
@@ -70,6 +77,11 @@ def task_of(model: PreTrainedModel) -> str:
 def things_of(model: PreTrainedModel) -> frozenset[int]:
     """The ids of the countable classes of a model for panoptic segmentation."""
     return frozenset(getattr(model.config, "things", ()))
+
+
+def category_ids_of(model: PreTrainedModel) -> list[int]:
+    """What a model's data call each class, in the order of the class ids; these where its config does not say."""
+    return list(getattr(model.config, "category_ids", range(len(labels_of(model)))))
 
 
 def _check_head_fields(config_class: type[PreTrainedConfig], fields: dict[str, Any]) -> None:

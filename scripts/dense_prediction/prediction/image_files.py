@@ -3,12 +3,13 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..data.formats.folders import images_below
 from ..data.images import DAMAGED, to_rgb
 from ..errors import UserError
 
@@ -19,39 +20,46 @@ FEATURES_SUFFIX = ".features.png"
 _WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX)
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The given files, and the images directly in the given folders in natural order, each once.
+def find_images(paths: Iterable[Path]) -> dict[Path, Path]:
+    """The given files, and the images in the given folders and their folders in natural order, each once.
 
     What these scripts have written before is left out of folders.
+
+    Returns:
+        For each image its path below the given folder; of a file that was given, its name.
 
     Raises:
         UserError: a path does not exist, or there is nothing to do.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise UserError(f"there is no image or folder {path}")
-        found += _images_in(path) if path.is_dir() else [path]
+        images, root = (_images_in(path), path) if path.is_dir() else ([path], path.parent)
+        found |= {image: image.relative_to(root) for image in images if image not in found}
     if not found:
         raise UserError(f"no image in {', '.join(str(path) for path in paths)}")
-    return list(dict.fromkeys(found))
+    return found
 
 
-def natural_order(path: Path) -> tuple[list[str | int], str]:
+def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
     """Sorts frame_2 before frame_10: digits count as numbers."""
-    parts = re.split(r"(\d+)", path.name.casefold())
-    return [int(part) if part.isdecimal() else part for part in parts], path.name
+    pieces = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
+    return [[int(piece) if piece.isdecimal() else piece for piece in part] for part in pieces], str(path)
 
 
-def output_stems(images: Iterable[Path], folder: Path | None) -> dict[Path, Path]:
+def output_stems(images: Mapping[Path, Path], folder: Path | None) -> dict[Path, Path]:
     """Where what is written for each image goes, to be completed by a suffix: beside it, or in `folder`.
 
     `a.png` and `a.jpg` in one folder keep their suffixes, so that neither overwrites what belongs to the other.
 
+    Args:
+        images: each with its place below `folder`, see `find_images`.
+
     Raises:
         UserError: two images would still be written to one place.
     """
-    short = {image: (folder or image.parent) / image.stem for image in images}
+    short = {image: (folder / place if folder else image).with_suffix("") for image, place in images.items()}
     taken = Counter(short.values())
     stems = {image: stem if taken[stem] == 1 else stem.with_name(image.name) for image, stem in short.items()}
     places: dict[Path, Path] = {}
@@ -111,6 +119,6 @@ def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
 
 def _images_in(folder: Path) -> list[Path]:
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    files = (path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file())
-    visible = (path for path in files if not path.name.startswith("."))
+    files = (path for path in images_below(folder) if path.suffix.lower() in known)
+    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted((path for path in visible if not path.name.endswith(_WRITTEN)), key=natural_order)

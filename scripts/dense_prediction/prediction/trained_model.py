@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..evaluation.coco_output import describe
 from ..evaluation.tasks import find_task
 from ..failures import is_out_of_memory
-from ..models.building import labels_of, task_of, things_of
+from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
 from ..models.heads import head_of
 from ..models.saved_models import PADDING, read_model
@@ -89,7 +89,7 @@ class TrainedModel:
 
     def describe(self, file: Path, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
         """A prediction as JSON, see `evaluation.coco_output.describe`."""
-        return describe(file, prediction, self.task, self.labels, size)
+        return describe(file, prediction, self.task, self.labels, size, category_ids_of(self.model))
 
 
 def load_model(

@@ -16,8 +16,10 @@ from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring
 from dense_prediction.experiment import Experiment
+from dense_prediction.models.building import category_ids_of
 from dense_prediction.models.head import Head
 from dense_prediction.models.heads import find_head
+from dense_prediction.models.saved_models import read_model
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.tasks import Task
 
@@ -137,6 +139,15 @@ def test_views_reach_the_model(experiment: Callable[..., Experiment]) -> None:
     model = Dense()
     measure(experiment("semantic_segmentation", None, "evaluation.scales=[0.5, 1.0]", "evaluation.flip=true"), model)
     assert [call["pixel_values"].shape[-1] for call in model.calls] == [16, 16, 32, 32] * SAMPLES
+
+
+def test_a_model_keeps_what_its_data_call_the_classes(experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    built = experiment("semantic_segmentation")
+    assert not hasattr(built.build_model().config, "category_ids"), "where that is their ids"
+    built.data = dataclasses.replace(built.data, category_ids=[7, 3, 90, 1, 2])
+    built.build_model().save_pretrained(tmp_path)
+    built.processor().save_pretrained(tmp_path)
+    assert category_ids_of(read_model(tmp_path, torch.device("cpu"))[0]) == [7, 3, 90, 1, 2]
 
 
 def test_a_task_that_is_not_there(experiment: Callable[..., Experiment]) -> None:

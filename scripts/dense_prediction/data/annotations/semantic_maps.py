@@ -22,6 +22,10 @@ class SemanticOptions(DataOptions):
         default=False, description="0 in the label files is no class, and 1 the first (ADE20K)"
     )
 
+    def category_ids(self, labels: list[str]) -> list[int] | None:
+        """What the label files call each class, None where that is its id."""
+        return list(range(1, len(labels) + 1)) if self.reduce_labels else None
+
 
 @dataclasses.dataclass(frozen=True)
 class SemanticIds:

@@ -30,7 +30,9 @@ class CocoOptions(CocoJsonOptions):
             file = train if key == "train_split" else CocoFile(self.place("annotations", key))
             return CocoSplit(file, self.place("images", key), labels, "masks" in task.columns, self)
 
-        return Source(labels, frozenset(range(len(labels))), open_split)
+        return Source(
+            labels, frozenset(range(len(labels))), open_split, [train.category_ids[label] for label in labels]
+        )
 
 
 class CocoSplit:

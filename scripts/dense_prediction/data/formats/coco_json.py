@@ -27,8 +27,8 @@ class CocoJsonOptions(SplitPlaces):
     annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
 
 
-class CocoFile:
-    """One JSON file.
+class CocoImages:
+    """What one JSON file says but for its annotations, which that of a test split lacks.
 
     Attributes:
         images: the fields of each image, in the order of the file.
@@ -41,13 +41,29 @@ class CocoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = _read(path)
-        self.images = _entries(content, "images", ("id", "file_name"), path)
-        categories = _entries(content, "categories", ("id", "name"), path)
-        self.annotations = _entries(content, "annotations", ("image_id",), path)
+        self.content = _read(path)
+        self.images = _entries(self.content, "images", ("id", "file_name"), path)
+        categories = _entries(self.content, "categories", ("id", "name"), path)
         _check_ids(self.images, "images", path)
         _check_ids(categories, "categories", path)
         self.categories = sorted(categories, key=lambda category: category["id"])
+
+    @property
+    def category_ids(self) -> dict[str, int]:
+        """The id of each category by its name."""
+        return {category["name"]: category["id"] for category in self.categories}
+
+
+class CocoFile(CocoImages):
+    """One JSON file with its annotations.
+
+    Raises:
+        UserError: as `CocoImages`, or it has no list of annotations.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.annotations = _entries(self.content, "annotations", ("image_id",), path)
 
     def category_labels(self, labels: list[str]) -> dict[int, int]:
         """Category id -> the class id of its name; categories that `labels` does not name have none."""

@@ -35,7 +35,7 @@ class CocoPanopticOptions(CocoJsonOptions):
             file = train if key == "train_split" else CocoFile(self.place("annotations", key))
             return PanopticSplit(file, self.place("images", key), self.place("masks", key), labels, self)
 
-        return Source(labels, _things(train, labels), open_split)
+        return Source(labels, _things(train, labels), open_split, [train.category_ids[label] for label in labels])
 
 
 class PanopticSplit:

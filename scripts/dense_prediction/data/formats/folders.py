@@ -31,7 +31,12 @@ class FoldersOptions(SplitPlaces, SemanticOptions):
         """The folders that `images` and `masks` name for each split."""
         labels = self.class_names(None)
         ids = SemanticIds.of(self, labels)
-        return Source(labels, frozenset(), lambda key: MaskSplit(_pairs(self, key), ids, self.exif_orientation))
+        return Source(
+            labels,
+            frozenset(),
+            lambda key: MaskSplit(_pairs(self, key), ids, self.exif_orientation),
+            self.category_ids(labels),
+        )
 
 
 class MaskSplit:

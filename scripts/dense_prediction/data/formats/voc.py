@@ -89,7 +89,7 @@ def _open_masks(options: VocOptions) -> Source:
         pairs = [(image_file(root, stem), root / "SegmentationClass" / f"{stem}.png") for stem in stems]
         return MaskSplit(pairs, ids, options.exif_orientation)
 
-    return Source(labels, frozenset(), open_split)
+    return Source(labels, frozenset(), open_split, options.category_ids(labels))
 
 
 def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float, float]:

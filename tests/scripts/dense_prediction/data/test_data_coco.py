@@ -105,7 +105,7 @@ def panoptic_recipe_of(folder: Path) -> CocoPanopticOptions:
 
 def test_all_notations_of_masks(tmp_path: Path) -> None:
     data = load_data(write_coco(tmp_path, ANNOTATIONS), INSTANCES)
-    assert (data.labels, data.things) == (["cat", "dog"], {0, 1})
+    assert (data.labels, data.things, data.category_ids) == (["cat", "dog"], {0, 1}, [3, 7])
     sample = data.train[0]
     assert (sample["image_id"], sample["name"]) == (42, str(tmp_path / "pictures" / "a.png"))
     assert sample["masks"].dtype == torch.bool
@@ -288,7 +288,7 @@ def write_panoptic(folder: Path, segments: list[dict[str, Any]], numbers: np.nda
 
 def test_panoptic_pictures(tmp_path: Path) -> None:
     data = write_panoptic(tmp_path, SEGMENTS)
-    assert (data.labels, data.things) == (["cat", "dog"], {1})
+    assert (data.labels, data.things, data.category_ids) == (["cat", "dog"], {1}, [3, 7])
     sample = data.train[0]
     expected = np.where(POLYGON, 0, np.where(STRING, 1, VOID))
     assert sample["segment_map"].dtype == torch.int64

@@ -46,6 +46,7 @@ def ade_recipe(folder: Path, **fields: Any) -> FoldersOptions:
 def test_images_and_masks_are_matched_by_stem(tmp_path: Path) -> None:
     data = load_data(write_ade(tmp_path), SEMANTIC)
     assert (len(data.train), len(data.validation)) == (2, 2)
+    assert data.category_ids == [1, 2, 3], "as the files have them, 0 being no class"
     images = tmp_path / "images" / "training"
     assert [sample["name"] for sample in data.train] == [str(images / "b.jpg"), str(images / "nested" / "a.1.jpg")]
     sample = data.train[1]
@@ -60,6 +61,7 @@ def test_a_suffix_of_the_masks(tmp_path: Path) -> None:
     fields = {"labels": ["a", "b", "c", "d"], "reduce_labels": False, "mask_suffix": "_labelTrainIds.png"}
     data = load_data(ade_recipe(tmp_path, **fields), SEMANTIC)
     assert data.train[0]["semantic_map"].tolist() == [[0, 1, 2, 3, IGNORE_INDEX]] * 4
+    assert data.category_ids is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""Pictures that a COCO JSON file lists: its ids for them, and the results that COCO's own tools read."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..data.annotations.instances import check_size
+from ..data.formats.coco_json import CocoImages
+from ..errors import UserError
+
+
+_logger = logging.getLogger(__name__)
+
+Fields = dict[str, Any]
+
+_RESULT_FIELDS = ("image_id", "category_id", "bbox", "segmentation", "score")
+"""What COCO's results have of a prediction."""
+
+
+class AnnotatedImages:
+    """The pictures that a COCO JSON file lists, by their file names, and its categories by theirs.
+
+    Args:
+        paths: pictures; those that the file does not list are left out, which is logged.
+
+    Attributes:
+        entries: what the file says of each of the others.
+
+    Raises:
+        UserError: the file cannot be read, lists none of the pictures, or does not tell two of them apart.
+    """
+
+    def __init__(self, file: Path, paths: Iterable[Path]) -> None:
+        self.file = file
+        content = CocoImages(file)
+        self._category_ids = content.category_ids
+        by_name: dict[str, list[Fields]] = defaultdict(list)
+        for image in content.images:
+            by_name[_parts(image["file_name"])[-1]].append(image)
+        given = list(paths)
+        found = {path: self._choose(path, by_name[path.name]) for path in given if path.name in by_name}
+        if not found:
+            raise UserError(f"{file} lists none of the {len(given)} pictures, such as {given[0]}")
+        if len(found) < len(given):
+            unknown = len(given) - len(found)
+            _logger.warning("%d of %d pictures are left out: %s does not list them", unknown, len(given), file)
+        _refuse_twins(found, file)
+        self.entries = found
+
+    def _choose(self, path: Path, entries: list[Fields]) -> Fields:
+        """The entry whose file name the picture's path ends with, else the only one with the same last part."""
+        parts = path.resolve().parts
+        names = [(_parts(entry["file_name"]), entry) for entry in entries]
+        ending = [(len(name), entry) for name, entry in names if parts[-len(name) :] == name]
+        if ending:  # a.jpg and b/a.jpg may both fit x/b/a.jpg: the longer one says more
+            return max(ending, key=lambda pair: pair[0])[1]
+        if len(entries) > 1:
+            raise UserError(
+                f"{self.file} has {len(entries)} images called {path.name}, and {path} may be any of them: give the "
+                f"pictures in folders as in {entries[0]['file_name']}"
+            )
+        return entries[0]
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse a model with a class that the file does not know.
+
+        Raises:
+            UserError: for it.
+        """
+        strangers = [label for label in labels if label not in self._category_ids]
+        if strangers:
+            raise UserError(
+                f"the model's classes {', '.join(strangers[:5])} are no categories of {self.file}, which has "
+                f"{', '.join(list(self._category_ids)[:20])}"
+            )
+
+    def identify(self, path: Path, described: Fields) -> Fields:
+        """What `evaluation.coco_output.describe` says of a picture, with the file's ids of images and categories.
+
+        Raises:
+            BadSample: the picture is not as high and wide as the file says, so that nothing would be where it is.
+        """
+        entry, image = self.entries[path], described["image"]
+        check_size((image["height"], image["width"]), (entry.get("height"), entry.get("width")), path)
+        ids, number = self._category_ids, entry["id"]
+        return {
+            "image": {"id": number} | image,
+            "categories": [each | {"id": ids[each["name"]]} for each in described["categories"]],
+            "annotations": [
+                {"image_id": number} | each | {"category_id": ids[each["category"]]}
+                for each in described["annotations"]
+            ],
+        }
+
+
+def coco_results(identified: Iterable[Fields]) -> list[Fields]:
+    """What `loadRes` of pycocotools reads: an entry for each prediction in all pictures."""
+    return [
+        {field: annotation[field] for field in _RESULT_FIELDS if field in annotation}
+        for described in identified
+        for annotation in described["annotations"]
+    ]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
+def _refuse_twins(found: Mapping[Path, Fields], file: Path) -> None:
+    owners: dict[int, Path] = {}
+    for path, entry in found.items():
+        other = owners.setdefault(entry["id"], path)
+        if other != path:
+            raise UserError(f"{other} and {path} would both be {entry['file_name']} of {file}: give one of them")

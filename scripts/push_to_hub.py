@@ -50,6 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--license-file", type=Path, metavar="FILE", help="its text")
     parser.add_argument(
+        "--data-license", metavar="NAME", help="of the data that the model was trained on, for the card that is made"
+    )
+    parser.add_argument(
         "--max-shard-size",
         metavar="SIZE",
         default=ModelFiles.max_shard_size,
@@ -69,6 +72,7 @@ def main() -> None:
         card=arguments.card,
         licence=arguments.license,
         licence_text=arguments.license_file,
+        data_licence=arguments.data_license,
         results=arguments.results,
         max_shard_size=arguments.max_shard_size,
     )

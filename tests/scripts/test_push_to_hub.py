@@ -1,5 +1,6 @@
 """`scripts/push_to_hub.py` against a Hub of our own: what goes up, in which order, and what it refuses."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import push_to_hub
 import tiny
 from dense_prediction import command_line
 from dense_prediction.errors import UserError
+from dense_prediction.recipes.loading import load_recipe
 from hub import TOKEN, Hub, Repository, serve
 from modeling_vit_comer import ViTCoMerBackbone
 from test_heads import HEADS
@@ -256,7 +258,7 @@ def test_revision_and_pull_request(hub: Hub, folder: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.splitlines()[-1].endswith("/discussions/1")
 
 
-def test_trained_model(hub: Hub, tmp_path: Path) -> None:
+def test_trained_model(hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What `train.py` leaves: a head, its processor, and the results beside the folder."""
     model = HEADS["upernet"].build()
     folder = tmp_path / "best_model"
@@ -265,7 +267,9 @@ def test_trained_model(hub: Hub, tmp_path: Path) -> None:
     local = RESULTS | {"recipe": RESULTS["recipe"] | {"output": str(tmp_path), "data": {"path": "/data/roads"}}}
     (tmp_path / "results.json").write_text(json.dumps(local))
     push(folder)
-    assert repository_of(hub).files().keys() - {".gitattributes"} == FILES | {"configuration_heads.py", "results.json"}
+    written = {"configuration_heads.py", "results.json", "recipe.yaml"}
+    assert repository_of(hub).files().keys() - {".gitattributes"} == FILES | written
+    assert "which licence the data roads have: give --data-license NAME" in caplog.text
     public = RESULTS | {"recipe": RESULTS["recipe"] | {"output": tmp_path.name, "data": {"path": "roads"}}}
     assert json.loads(content(hub, "results.json")) == public
     config = json.loads(content(hub, "config.json"))
@@ -277,6 +281,39 @@ def test_trained_model(hub: Hub, tmp_path: Path) -> None:
     assert (measured.metric_type, measured.metric_value, measured.dataset_name) == ("mean_iou", 0.4322, "roads")
     assert "| mean IoU | 0.4322 |" in card.text and "these classes only: `road`, `sky`." in card.text
     assert "its learning rate was 0.1 times that of everything else, 5e-05" in card.text
+    assert "| class | IoU |\n|---|---|\n| `road` | 0.8000 |\n| `sky` | 0.0643 |\n" in card.text
+    assert "Nobody said which licence the data have, roads." in " ".join(card.text.split())
+
+
+def test_the_card_of_a_run_names_its_own_recipe(hub: Hub, tmp_path: Path) -> None:
+    """Which is that it started from, and all that was changed; whoever has it repeats the run."""
+    changes = ["training.steps=70", "data.path=/data/roads", "backbone.trunk_weights=/weights/vit.safetensors"]
+    started_from = "semantic_segmentation/camvid/upernet_vit-comer-s_dinov2"
+    recipe = load_recipe(started_from, [*changes, "output=/runs/roads"])
+    folder = save(HEADS["upernet"].build(), tmp_path / "best_model")
+    results = RESULTS | {"name": recipe.name, "recipe": dataclasses.asdict(recipe)}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    push(folder, "--data-license", "cc-by-4.0, for a|all")
+    text = ModelCard(content(hub, "README.md").decode()).text
+    assert "The recipe is [recipe.yaml](recipe.yaml): 6 steps" in text and started_from not in text
+    assert "vit-comer train recipe.yaml data.path=FOLDER backbone.trunk_weights=FILE\n" in text
+    assert "The data, roads: cc-by-4.0, for a|all." in text
+    (tmp_path / "recipe.yaml").write_bytes(content(hub, "recipe.yaml"))
+    again = load_recipe(tmp_path / "recipe.yaml", changes)
+    assert dataclasses.replace(again, name=recipe.name, output=recipe.output) == recipe
+    assert b"/data" not in content(hub, "recipe.yaml") and b"/runs" not in content(hub, "recipe.yaml")
+
+
+def test_classes_of_any_name_and_without_a_number(hub: Hub, tmp_path: Path) -> None:
+    numbers = {"a | b": 0.5, "the `tick`": None, "line\nbreak": 0.25}
+    evaluations = [{"step": 4, "mask_ap": 0.5, "class_mask_ap": numbers, "class_box_ap": dict.fromkeys(numbers, 1.0)}]
+    folder = save(HEADS["upernet"].build(), tmp_path / "best_model")
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"evaluations": evaluations}))
+    push(folder)
+    text = ModelCard(content(hub, "README.md").decode()).text
+    rows = ["| class | mask AP | box AP |", "|---|---|---|", "| `a \\| b` | 0.5000 | 1.0000 |"]
+    rows += ["| `the 'tick'` | – | 1.0000 |", "| `line break` | 0.2500 | 1.0000 |"]
+    assert "\n".join(rows) in text
 
 
 @pytest.mark.parametrize(

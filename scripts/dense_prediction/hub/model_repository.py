@@ -1,12 +1,15 @@
 """The files of a model's repository: what anybody needs who has transformers and timm but not our package."""
 
 import json
+import logging
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import transformers
+import yaml
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 
@@ -25,11 +28,17 @@ from .public_paths import write_public
 from .result_files import Result, read_result
 
 
+_logger = logging.getLogger(__name__)
+
 PROCESSOR = "preprocessor_config.json"
 RESULTS = "results.json"
 MEASURED = "measured.json"
+RECIPE = "recipe.yaml"
 OUTDATED = ("*.safetensors", "*.safetensors.index.json", "*.py")
 """What a version of a model leaves behind in its repository, where transformers might take it for the next one's."""
+
+OF_ONE_RUN = ("name", "output", "overwrite", "resume")
+"""What a recipe says that nobody else's run needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,7 @@ class ModelFiles:
     Attributes:
         card: README.md; if None that of the model's folder, if it has one. Files beside it that it links to go along.
         licence: its name, with `licence_text`; Apache-2.0 if None.
+        data_licence: of the data that the model was trained on, in words, for a card that is made.
         results: measured numbers; if None results.json in the model's folder or, of a trained model, beside it.
         max_shard_size: weights are cut into files of this size. An interrupted upload goes on at the next file.
     """
@@ -46,6 +56,7 @@ class ModelFiles:
     card: Path | None = None
     licence: str | None = None
     licence_text: Path | None = None
+    data_licence: str | None = None
     results: Path | None = None
     max_shard_size: str = "2GB"
 
@@ -74,7 +85,8 @@ def stage_model(folder: Path, repository: str, files: ModelFiles, staged: Path) 
     if card is not None:
         copy_card(card, staged)
     else:
-        (staged / "README.md").write_text(render_card(model, repository, licence, staged), encoding="utf-8")
+        text = render_card(model, repository, licence, files.data_licence, staged)
+        (staged / "README.md").write_text(text, encoding="utf-8")
     refuse_faults(staged / "README.md", card, licence)
     return card is not None
 
@@ -118,8 +130,10 @@ def licence_faults(card: CardSource, licence: Licence) -> list[str]:
     return [f"metadata: the licence is {said}, but LICENSE is that of {sent}: give --license and --license-file"]
 
 
-def render_card(model: PreTrainedModel, repository: str, licence: Licence, staged: Path) -> str:
-    """The card that the staged files give, the numbers of its table in a file of their own beside it."""
+def render_card(
+    model: PreTrainedModel, repository: str, licence: Licence, data_licence: str | None, staged: Path
+) -> str:
+    """The card that the staged files give, the numbers of its table and the recipe in files of their own beside it."""
     facts = measure_model(model)
     (staged / MEASURED).write_text(json.dumps({"counted": COUNTED} | facts, indent=1) + "\n", encoding="utf-8")
     result = read_result(staged / RESULTS) if (staged / RESULTS).is_file() else None
@@ -129,25 +143,45 @@ def render_card(model: PreTrainedModel, repository: str, licence: Licence, stage
         "facts_file": MEASURED,
         "trunk": find_trunk(trunk_name(backbone_config(model.config).trunk_config)),
         "licence": licence.name,
-    } | describe_result(result)
+    } | describe_result(result, data_licence)
     pipeline = pipeline_of(facts["model"])
     if pipeline is None:
         return backbone_card(**shared)
     task = getattr(model.config, "task", None) or pipeline
     counts: dict[str, Any] = {name: facts.get(name) for name in ("parameters", "smallest_side")}
+    if shared["run"] is not None:
+        recipe = shared["run"]["recipe"]
+        write_recipe(recipe, staged / RECIPE)
+        shared |= {"recipe": RECIPE, "command": train_command(RECIPE, recipe)}
     return head_card(**shared, model_class=facts["model"], task=task, **counts)
 
 
-def describe_result(result: Result | None) -> dict[str, Any]:
+def write_recipe(recipe: dict[str, Any], target: Path) -> None:
+    """All that was set for a run, which train.py takes."""
+    kept = {key: value for key, value in recipe.items() if key not in OF_ONE_RUN}
+    target.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=119), encoding="utf-8")
+
+
+def train_command(file: str, recipe: dict[str, Any]) -> str:
+    """How the run is repeated by somebody who has the data and the plain ViT's weights in places of their own."""
+    data, weights = recipe["data"], recipe["backbone"].get("trunk_weights")
+    places = ["data.path=FOLDER"] if data["path"] != data.get("format") else []
+    places += ["backbone.trunk_weights=FILE"] if weights else []
+    return shlex.join(["vit-comer", "train", file, *places])
+
+
+def describe_result(result: Result | None, data_licence: str | None) -> dict[str, Any]:
     """What a card says of results.json."""
     if result is None:
-        return {"result": None, "dataset": None}
+        return {"result": None, "dataset": None, "run": None}
     if "recipe" not in result.content:
         raise UserError(f"{RESULTS} has no recipe, which says what was learnt: give the file that train.py wrote")
     name = Path(result.content["recipe"]["data"]["path"]).name
+    if data_licence is None:
+        _logger.warning("the card does not say which licence the data %s have: give --data-license NAME", name)
     return {
         "result": Measured.build({RESULTS: result}, seeds=[]),
-        "dataset": Dataset(name=name, type=name),
+        "dataset": Dataset(name=name, type=name, licence=data_licence or ""),
         "files": [RESULTS],
         "classes": result.classes,
         "run": result.content if "curve" in result.content else None,

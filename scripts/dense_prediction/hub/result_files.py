@@ -22,7 +22,13 @@ METRICS = {
 }
 """The numbers that a card shows, and what it calls them, the most telling first."""
 
-CLASSES = ("class_iou", "class_mask_ap", "class_box_ap", "class_panoptic_quality")
+CLASSES = {
+    "class_iou": "IoU",
+    "class_mask_ap": "mask AP",
+    "class_box_ap": "box AP",
+    "class_panoptic_quality": "panoptic quality",
+}
+"""The numbers of each class, and what a card calls them."""
 
 TRAINING = ("name", "seed", "step", "seconds", "best_step", "evaluations", "device", "versions")
 EVALUATION = ("name", "split", "metrics")
@@ -49,6 +55,11 @@ class Result:
     def classes(self) -> list[str]:
         """Their names, in the order of their ids."""
         return next((list(self.numbers[key]) for key in CLASSES if key in self.numbers), [])
+
+    @property
+    def by_class(self) -> dict[str, dict[str, float | None]]:
+        """What was measured of each class, by what a card calls it; None where there was nothing to be found."""
+        return {label: self.numbers[key] for key, label in CLASSES.items() if key in self.numbers}
 
 
 def read_result(path: Path) -> Result:

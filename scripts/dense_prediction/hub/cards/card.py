@@ -75,6 +75,7 @@ class Dataset:
         validation: name of the split that train.py measured on.
         about: what it shows.
         limits: what follows for the use of the weights.
+        licence: under which the data are, in words; empty if nobody said it.
     """
 
     name: str
@@ -82,16 +83,22 @@ class Dataset:
     validation: str = "validation"
     about: str = ""
     limits: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a card's table shows: rows over the seeds, on one split, and the files that they come from."""
+    """What a card's tables show: rows over the seeds, on one split, and the files that they come from.
+
+    Attributes:
+        by_class: of the first seed, see `Result.by_class`.
+    """
 
     split: str
     rows: Sequence[Row]
     files: Sequence[str]
     seeds: Sequence[int]
+    by_class: dict[str, dict[str, float | None]]
 
     @classmethod
     def build(cls, results: dict[str, Result], seeds: Sequence[int], validation: str = "validation") -> "Measured":
@@ -102,6 +109,7 @@ class Measured:
             rows=summarize(list(results.values())),
             files=list(results),
             seeds=seeds,
+            by_class=next(iter(results.values())).by_class,
         )
 
     @property
@@ -164,8 +172,9 @@ def head_card(
         licence: its name.
         result: the numbers of the weights; needs the dataset.
         values: `facts` of the backbone, which are in `facts_file` with the model's `parameters` and, if the head sets
-            a limit to it, the `smallest_side` of an image; `run`, what train.py wrote of the training, and `command`
-            to repeat it; `baseline` to compare with, `classes`, `trunk_note`.
+            a limit to it, the `smallest_side` of an image; `run`, what train.py wrote of the training, `recipe`, the
+            name of the file with all that was set, and `command` to repeat it; `baseline` to compare with, `classes`,
+            `trunk_note`.
     """
     pipeline = cast(str, pipeline_of(model_class))  # None for a backbone alone
     data = card_data(pipeline, licence)
@@ -218,9 +227,15 @@ def fill(template: Path, data: ModelCardData, repository: str, trunk: Trunk | No
         "trunk": trunk,
         "bibtex": bibtex,
     }
-    card = ModelCard.from_template(data, template_path=str(template), picture=PICTURE, **values)
+    card = ModelCard.from_template(data, template_path=str(template), picture=PICTURE, as_code=as_code, **values)
     card.text = rewrap(card.text)
     return f"{str(card).rstrip()}\n"
+
+
+def as_code(name: str) -> str:
+    """A name of a class, whatever is in it, as code in a paragraph or a table."""
+    text = " ".join(name.split()).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"
 
 
 def rewrap(text: str) -> str:

@@ -21,6 +21,7 @@ from .models.building import build_model
 from .models.head import Head
 from .models.heads import find_head
 from .models.saved_models import build_processor, padding_divisor
+from .models.warm_start import start_from
 from .recipes.schema import Recipe
 
 
@@ -61,10 +62,13 @@ class Experiment:
         return self.task.metric(self.data.labels, self.data.things)
 
     def build_model(self) -> PreTrainedModel:
-        """The recipe's head round its backbone, with the weights that the backbone brings and random ones."""
-        backbone = build_backbone(self.recipe.backbone, self.head.out_features)
-        data = self.data
-        return build_model(self.recipe.head, backbone, data.labels, self.task, data.things, data.category_ids)
+        """The recipe's head round its backbone: the weights that `checkpoint` of either brings, and random ones."""
+        recipe, data = self.recipe, self.data
+        backbone = build_backbone(recipe.backbone, self.head.out_features)
+        model = build_model(recipe.head, backbone, data.labels, self.task, data.things, data.category_ids)
+        if recipe.head.checkpoint is not None:
+            start_from(model, self.head, recipe.head.checkpoint)
+        return model
 
     def loss_inputs(self, batch: Batch) -> Tensors:
         """The keyword arguments of a model with which its output has a loss."""

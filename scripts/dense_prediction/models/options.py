@@ -34,3 +34,8 @@ class BackboneOptions:
 class HeadOptions:
     name: Annotated[str, AfterValidator(check_name)] = Field(description=f"which head: {', '.join(head_names())}")
     config: dict[str, Any] = Field(default_factory=dict, description="fields of the head's transformers config")
+    checkpoint: str | None = Field(
+        default=None,
+        description="folder or Hub id of a trained model of the same head, of which what fits is taken over, whatever "
+        "its backbone; the rest has random weights",
+    )

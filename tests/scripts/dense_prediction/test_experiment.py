@@ -153,3 +153,10 @@ def test_a_model_keeps_what_its_data_call_the_classes(experiment: Callable[..., 
 def test_a_task_that_is_not_there(experiment: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match="task=depth cannot be learnt, there are semantic_segmentation, "):
         experiment("depth")
+
+
+def test_a_head_starts_from_a_trained_one(experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    trained = experiment("semantic_segmentation", None, "seed=1").build_model()
+    trained.save_pretrained(tmp_path)
+    warm = experiment("semantic_segmentation", None, f"head.checkpoint={tmp_path}").build_model()
+    assert torch.equal(warm.decode_head.classifier.weight, trained.decode_head.classifier.weight)

@@ -1,5 +1,6 @@
 """What is learnt on what: both trainers and the evaluation stand on it."""
 
+import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import nn
@@ -16,7 +17,7 @@ from .evaluation.metrics.metric import Metric, Numbers
 from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
 from .evaluation.views import Viewer, check_views
-from .models.backbones import build_backbone
+from .models.backbones import build_backbone, build_skeleton
 from .models.building import build_model
 from .models.head import Head
 from .models.heads import find_head
@@ -45,9 +46,17 @@ class Experiment:
         check_views(self.task, recipe.evaluation)
         self.head = head or find_head(recipe.head.name)
         self.size_divisor = padding_divisor(self.head, recipe.transforms)
+        if head is None:
+            self._check_model()
         self.data = load_data(recipe.data, self.task)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
         self.validation = self.evaluation_set(self.data.validation)
+
+    def _check_model(self) -> None:
+        """Find what is wrong of backbone and head before the data are read, which may take minutes."""
+        backbone = build_skeleton(self.recipe.backbone, self.head.out_features)
+        with torch.device("meta"):
+            build_model(self.recipe.head, backbone, ["one class", "another"], self.task)
 
     def evaluation_set(self, split: Split) -> EvaluationSet:
         """The samples of a split as they are measured."""

@@ -44,18 +44,33 @@ def build_backbone(recipe: BackboneOptions, out_features: list[str] | None = Non
     Raises:
         UserError: a file cannot be read, a field of the config is wrong, or the trunk's weights do not fit.
     """
-    if (recipe.config is None) == (recipe.checkpoint is None):
-        raise UserError("set one of backbone.config (random weights) and backbone.checkpoint (pretrained weights)")
     overrides = _overrides(recipe, out_features)
     if recipe.trunk is not None:
         return _from_trunk(recipe, overrides)
     if recipe.config is not None:
-        backbone = AutoBackbone.from_config(_config(_fields_from_file(_config_file(recipe.config), overrides)))
+        backbone = AutoBackbone.from_config(_config_from_file(recipe.config, overrides))
     else:
         backbone = _from_checkpoint(cast(str, recipe.checkpoint), overrides)
     if recipe.trunk_weights is not None:
         load_trunk_weights(backbone, Path(recipe.trunk_weights))
     return backbone
+
+
+def build_skeleton(recipe: BackboneOptions, out_features: list[str] | None = None) -> PreTrainedModel:
+    """As `build_backbone`, without any weights: in a second the config alone tells whether a recipe is right.
+
+    Raises:
+        UserError: as `build_backbone`, but for files of weights that are damaged or do not fit.
+    """
+    overrides, weights = _overrides(recipe, out_features), recipe.trunk_weights
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"backbone.trunk_weights: there is no file {Path(weights).resolve()}")
+    with torch.device("meta"):
+        if recipe.trunk is not None:
+            return _from_trunk(recipe, overrides, pretrained=False)
+        if recipe.config is not None:
+            return AutoBackbone.from_config(_config_from_file(recipe.config, overrides))
+        return AutoBackbone.from_config(_config_from_checkpoint(cast(str, recipe.checkpoint), overrides))
 
 
 def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
@@ -72,6 +87,8 @@ def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
 
 
 def _overrides(recipe: BackboneOptions, out_features: list[str] | None) -> Fields:
+    if (recipe.config is None) == (recipe.checkpoint is None):
+        raise UserError("set one of backbone.config (random weights) and backbone.checkpoint (pretrained weights)")
     chosen = out_features is not None and not recipe.overrides.keys() & {"out_features", "out_indices"}
     return (
         ({"out_features": out_features} if chosen else {})
@@ -80,7 +97,7 @@ def _overrides(recipe: BackboneOptions, out_features: list[str] | None) -> Field
     )
 
 
-def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
+def _from_trunk(recipe: BackboneOptions, overrides: Fields, **arguments: bool) -> PreTrainedModel:
     """The backbone of a config round another trunk than the config's, with that trunk's published weights."""
     if recipe.config is None or recipe.trunk_weights is not None or "trunk_config" in overrides:
         raise UserError(
@@ -93,10 +110,14 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields) -> PreTrainedModel:
     if not hasattr(model_class, "from_trunk"):
         raise UserError(f"backbone.trunk={recipe.trunk}: a {model_class.__name__} has no trunk")
     try:
-        return model_class.from_trunk(recipe.trunk, **fields)
+        return model_class.from_trunk(recipe.trunk, **arguments, **fields)
     # An unknown or missing name, weights that do not fit, a wrong field of the config.
     except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
+
+
+def _config_from_file(config: str, overrides: Fields) -> PreTrainedConfig:
+    return _config(_fields_from_file(_config_file(config), overrides))
 
 
 def _config_file(config: str) -> Path:
@@ -164,14 +185,17 @@ def _config(fields: Fields) -> PreTrainedConfig:
         raise UserError(f"the backbone's config is wrong: {' '.join(str(error).split())}") from error
 
 
-def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
+def _config_from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedConfig:
     saved = _saved_config(checkpoint)
-    is_backbone = type(saved) in MODEL_FOR_BACKBONE_MAPPING
-    config = _config(_change(saved.to_dict() if is_backbone else backbone_fields(saved), overrides))
+    return _config(_change(saved.to_dict() if _is_backbone(saved) else backbone_fields(saved), overrides))
+
+
+def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
+    saved, config = _saved_config(checkpoint), _config_from_checkpoint(checkpoint, overrides)
     # Not AutoBackbone, whose from_pretrained asks the Hub whether the repository exists even for a folder.
     load = partial(_class_for(type(config)).from_pretrained, config=config, dtype=torch.float32)
     try:
-        return load(checkpoint) if is_backbone else load(None, state_dict=backbone_weights(checkpoint, saved))
+        return load(checkpoint) if _is_backbone(saved) else load(None, state_dict=backbone_weights(checkpoint, saved))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: its weights cannot be loaded: {reason}") from error
@@ -184,12 +208,16 @@ def _saved_config(checkpoint: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING and known_head(config) is None:
+    if not _is_backbone(config) and known_head(config) is None:
         raise UserError(
             f"backbone.checkpoint={checkpoint} is a {config.model_type}: give the folder or Hub id of a backbone, or "
             f"of a trained model, whose head starts anew: {', '.join(head_names())}"
         )
     return config
+
+
+def _is_backbone(config: PreTrainedConfig) -> bool:
+    return type(config) in MODEL_FOR_BACKBONE_MAPPING
 
 
 def backbone_fields(config: PreTrainedConfig) -> Fields:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from dense_prediction import experiment as experiment_module
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation import measuring
@@ -160,3 +161,25 @@ def test_a_head_starts_from_a_trained_one(experiment: Callable[..., Experiment],
     trained.save_pretrained(tmp_path)
     warm = experiment("semantic_segmentation", None, f"head.checkpoint={tmp_path}").build_model()
     assert torch.equal(warm.decode_head.classifier.weight, trained.decode_head.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("backbone.overrides.depths=[1]", "depths must be"),
+        ("backbone.overrides.dephts=[1]", r"dephts: ViTCoMerConfig has no such field"),
+        ("backbone.trunk_weights=nowhere.safetensors", "there is no file .*nowhere.safetensors"),
+        ("head.config.hidden_sise=8", "hidden_sise: UperNetConfig has no such field"),
+        ("head.name=detr", "head.name=detr cannot be trained for task=semantic_segmentation"),
+        ("head.name=detr task=object_detection head.config.d_model=word", "head.config: .*d_model"),
+        ("backbone.config=vit-comer-x", "backbone.config=vit-comer-x"),
+        ("backbone.config=null backbone.checkpoint=nowhere", "backbone.checkpoint=nowhere: no config can be read"),
+    ],
+)
+def test_what_is_wrong_of_the_model_is_said_before_the_data_are_read(
+    change: str, message: str, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment_module, "load_data", lambda *arguments: pytest.fail("the data were read"))
+    head = [] if "head.name" not in change else ["head.config={}"]
+    with pytest.raises(UserError, match=message):
+        Experiment(load_recipe(recipe_file, [*head, *change.split()]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-import accelerate.utils
 import pytest
 import timm.layers
 import torch
@@ -23,10 +22,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel, Trainer, ViTConfig, ViTModel, modeling_utils
-from transformers.loss import loss_for_object_detection
+from transformers.loss import loss_d_fine, loss_deimv2, loss_for_object_detection
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.mask2former import modeling_mask2former
+from transformers.models.maskformer import modeling_maskformer
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.deformable_attention import is_plain
@@ -62,6 +62,7 @@ RELIED_ON = {
     "_load_best_model": "the same",
     "_save_checkpoint": "what a checkpoint is called is noted before it is made, and only what is noted is removed",
     "_load_callback_state": "early stopping follows from the recipe, not from the checkpoint",
+    "_get_dense_o2o_indices": "DEIMv2 divides by matches that only its loss knows",
     "_created_lr_scheduler": "Trainer drops a scheduler after training only if it has made it",
     # timm
     "_compute_periods": "timm up to 1.0.22 has no init_non_persistent_buffers",
@@ -107,6 +108,7 @@ def test_every_private_name_is_known() -> None:
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
     defined |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and is_self(node.value)}
     used = {node.attr for node in attributes} - {"_C"}
+    used |= {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}  # methods that are wrapped
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
             used |= {*(alias.name for alias in node.names), *(node.module or "").split(".")}
@@ -276,18 +278,36 @@ def test_trainer_saves_through_save_model() -> None:
     assert "_save_checkpoint" in users(Trainer, "save_model")
 
 
+GET_LOSS = ["self", "loss", "outputs", "targets", "indices", "num_boxes"]
+GET_NUM_MASKS = ["self", "class_labels", "device"]
+
+
 @pytest.mark.parametrize(
-    "divide",
+    ("loss_class", "name", "parameters", "caller"),
     [
-        loss_for_object_detection.ImageLoss.forward,
-        modeling_mask2former.Mask2FormerLoss.get_num_masks,
+        (loss_for_object_detection.ImageLoss, "get_loss", GET_LOSS, "forward"),
+        (loss_for_object_detection.ImageLoss, "loss_labels", ["self", *GET_LOSS[2:]], "get_loss"),
+        (loss_d_fine.DFineLoss, "get_loss", GET_LOSS, None),
+        (loss_deimv2.Deimv2Loss, "get_loss", GET_LOSS, "forward"),
+        (loss_deimv2.Deimv2Loss, "_get_dense_o2o_indices", ["self", "indices", "indices_aux_list"], "forward"),
+        (modeling_mask2former.Mask2FormerLoss, "get_num_masks", GET_NUM_MASKS, "forward"),
+        (modeling_mask2former.Mask2FormerLoss, "loss_labels", None, "forward"),
+        (modeling_maskformer.MaskFormerLoss, "get_num_masks", GET_NUM_MASKS, "forward"),
+        (modeling_maskformer.MaskFormerLoss, "loss_labels", None, "forward"),
     ],
 )
-def test_losses_reduce_their_divisor(divide: FunctionType) -> None:
-    """By a global of their module, which is Accelerate's mean over the processes."""
-    assert "reduce" in names_in(divide.__code__)
-    assert divide.__globals__["reduce"] is accelerate.utils.reduce
-    assert inspect.signature(accelerate.utils.reduce).parameters["reduction"].default == "mean"
+def test_losses_divide_in_methods_that_can_be_wrapped(
+    loss_class: type, name: str, parameters: list[str] | None, caller: str | None
+) -> None:
+    """Of the class itself, called by its own methods, or by those of the one that D-FINE's inherits from."""
+    assert parameters is None or list(inspect.signature(vars(loss_class)[name]).parameters) == parameters
+    assert caller is None or name in names_in(vars(loss_class)[caller].__code__)
+
+
+def test_distillation_weighs_what_is_matched_and_what_is_not() -> None:
+    """D-FINE's term, of which the parts are told apart by a teacher that is sure of nothing."""
+    names = names_in(loss_d_fine.DFineLoss.loss_local.__code__)
+    assert {"num_pos", "num_neg", "mean", "sigmoid"} <= names
 
 
 ROTATED = {"dim": 16, "feat_shape": None}

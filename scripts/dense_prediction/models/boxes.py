@@ -1,18 +1,22 @@
 """The DETR family: sets of boxes, of which each has one class."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torchvision.ops import box_convert, clip_boxes_to_image
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.loss.loss_for_object_detection import ImageLoss
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from ..batches.geometry import Geometry, Size, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..tasks import Task
+from .loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 
 
 CLASS_PROBABILITY = 0.01
@@ -45,12 +49,13 @@ def detection_head(processor_class: type[BaseImageProcessor], reference: Referen
         "processor_class": processor_class,
         "targets": box_targets(reference),
         "predict": predict_boxes(processor_class, reference),
+        "count": count_boxes,
     }
 
 
 def detr_head(processor_class: type[BaseImageProcessor]) -> dict[str, Any]:
     """What DETR and its kin have in common."""
-    return detection_head(processor_class, of_image) | {"loss_module": "transformers.loss.loss_for_object_detection"}
+    return detection_head(processor_class, of_image) | {"divide": divide_detr}
 
 
 @torch.no_grad()
@@ -69,8 +74,22 @@ def set_priors(classes: nn.Linear, boxes: nn.Linear, size_logit: float) -> None:
     boxes.bias[2:] = size_logit
 
 
-def count_boxes(batch: Batch) -> int:
-    return sum(len(target["labels"]) for target in batch["targets"])
+def count_boxes(batch: Batch, config: PreTrainedConfig) -> Counts:
+    """By which the terms of boxes and classes are divided, and the queries, by which DETR's term of classes is."""
+    return count_matched([len(target["labels"]) for target in batch["targets"]], config.num_queries)
+
+
+@contextmanager
+def divide_detr(own: Counts, mean: Counts) -> Iterator[float]:
+    """Also in place of transformers' own number, which is divided by the number of processes twice."""
+
+    def dividing(get_loss: Method) -> Method:
+        return lambda self, loss, outputs, targets, indices, num_boxes: get_loss(
+            self, loss, outputs, targets, indices, mean.objects
+        )
+
+    with wrapped(ImageLoss, get_loss=dividing, loss_labels=weighing_classes(own, mean)):
+        yield 1.0
 
 
 def box_targets(reference: Reference) -> Callable[[Batch, Task], Tensors]:

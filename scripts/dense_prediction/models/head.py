@@ -1,6 +1,7 @@
 """What a training needs to know of a head."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from modeling_vit_comer.heads import SupportedHead
 
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..tasks import Task
+from .loss_counts import Counts, divide_whole
 
 
 Output = Any
@@ -38,10 +40,11 @@ class Head:
         prepare: what a model needs before it runs, new or loaded.
         takes_pixel_mask: whether the model has an argument `pixel_mask`.
         size_divisor: height and width of `pixel_values` are padded to multiples of it.
-        count: a batch -> the number of pixels or boxes that the loss is divided by, where the loss counts those of its
-            own process only; None where it counts all, or where every process has as many.
-        loss_module: the module of transformers with the loss that counts the objects of all processes, see
-            `training.processes.loss_normalization`.
+        count: a batch and the config -> what the terms of the loss are divided by; None where each pass of a step
+            weighs the same.
+        divide: makes the loss of a pass divide by what the step's passes have on average, see `loss_counts`.
+        record_matches: while it lasts, each forward pass with a loss adds its matches to the list that it yields; of
+            heads of which `count` cannot tell them.
         may_leave_out: whether a batch without any object leaves parameters without a gradient.
         smallest_side: the config -> the side of the smallest square image, in pixels, if the head sets a limit.
         needs_scipy: whether a model needs it to be loaded, and not only to be trained.
@@ -58,8 +61,9 @@ class Head:
     prepare: Callable[[PreTrainedModel], None] = lambda model: None
     takes_pixel_mask: bool = True
     size_divisor: int = 1
-    count: Callable[[Batch], int] | None = None
-    loss_module: str | None = None
+    count: Callable[[Batch, PreTrainedConfig], Counts] | None = None
+    divide: Callable[[Counts, Counts], AbstractContextManager[float]] = divide_whole
+    record_matches: Callable[[], AbstractContextManager[list[int]]] | None = None
     may_leave_out: bool = False
     smallest_side: Callable[[PreTrainedConfig], int] | None = None
     needs_scipy: bool = False

@@ -7,16 +7,20 @@ mask after the mask was multiplied by its score, give pixels outside all masks t
 class that is not countable, give the next segment an id in use.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torchvision.ops import masks_to_boxes
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..batches.geometry import Geometry, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX, VOID
 from ..tasks import Task
+from .loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 from .semantic import pad_to, semantic_predictions
 
 
@@ -39,9 +43,13 @@ def mask_targets(batch: Batch, task: Task) -> Tensors:
 
 def _semantic_masks(target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     """One mask for each class that is present; void is no class."""
-    ids = target["semantic_map"].unique()
-    ids = ids[ids != IGNORE_INDEX]
+    ids = _semantic_ids(target)
     return target["semantic_map"] == ids[:, None, None], ids
+
+
+def _semantic_ids(target: Tensors) -> torch.Tensor:
+    ids = target["semantic_map"].unique()
+    return ids[ids != IGNORE_INDEX]
 
 
 def _instance_masks(target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,7 +162,27 @@ def _labels_and_scores(found: list[tuple[int, float]]) -> Prediction:
     return {"labels": torch.tensor(labels, dtype=torch.int64), "scores": torch.tensor(scores, dtype=torch.float32)}
 
 
-def mask_head(processor_class: type[BaseImageProcessor], loss_module: str) -> dict[str, Any]:
+def count_masks(batch: Batch, config: PreTrainedConfig) -> Counts:
+    """By which the terms of masks are divided, and the queries, by which that of the classes is."""
+    objects = [len(_semantic_ids(each) if "semantic_map" in each else each["labels"]) for each in batch["targets"]]
+    return count_matched(objects, getattr(config, "decoder_config", config).num_queries)
+
+
+def divide_masks(loss_class: type) -> Callable[[Counts, Counts], AbstractContextManager[float]]:
+    """Also in place of transformers' own number, which is divided by the number of processes twice."""
+
+    @contextmanager
+    def divide(own: Counts, mean: Counts) -> Iterator[float]:
+        def counting(get_num_masks: Method) -> Method:
+            return lambda self, class_labels, device: mean.objects
+
+        with wrapped(loss_class, get_num_masks=counting, loss_labels=weighing_classes(own, mean)):
+            yield 1.0
+
+    return divide
+
+
+def mask_head(processor_class: type[BaseImageProcessor], loss_class: type) -> dict[str, Any]:
     """What both heads have in common."""
     return {
         "tasks": ("semantic_segmentation", "instance_segmentation", "panoptic_segmentation"),
@@ -163,6 +191,7 @@ def mask_head(processor_class: type[BaseImageProcessor], loss_module: str) -> di
         "predict": predict_masks,
         "scores": query_scores,
         "size_divisor": 32,  # as in the official code
-        "loss_module": loss_module,
+        "count": count_masks,
+        "divide": divide_masks(loss_class),
         "needs_scipy": True,  # the model builds its loss when it is built
     }

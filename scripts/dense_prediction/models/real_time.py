@@ -7,19 +7,28 @@ import itertools
 import math
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, RTDetrImageProcessor
 
 from ..batches.geometry import Size
 from ..errors import UserError
-from .boxes import count_boxes, detection_head, of_padded_image
+from .boxes import detection_head, of_padded_image
 
 
 FIRST_STRIDE, PADDING = 8, 32
 
 
-def refuse_small_images(model: PreTrainedModel) -> None:
-    """Let a model say before each pass what would end in torch's `selected index k out of range`."""
+def prepare(model: PreTrainedModel) -> None:
+    """Let a model say before each pass what would end in torch's `selected index k out of range`.
+
+    And keep the gradients of its batch norms right: of a single picture, torch's on a CPU misreads a gradient in
+    channels-last order whose first stride is not that of a whole picture, which flattened maps give it.
+    """
     model.register_forward_pre_hook(_check_size, with_kwargs=True)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(_straighten)
 
 
 def smallest_side(config: PreTrainedConfig) -> int:
@@ -46,10 +55,14 @@ def _check_size(model: PreTrainedModel, args: tuple[Any, ...], inputs: dict[str,
         )
 
 
+def _straighten(norm: nn.Module, args: tuple[torch.Tensor, ...], maps: torch.Tensor) -> None:
+    if len(maps) == 1 and maps.requires_grad:
+        maps.register_hook(lambda gradient: gradient.clone(memory_format=torch.contiguous_format))
+
+
 REAL_TIME = detection_head(RTDetrImageProcessor, of_padded_image) | {
-    "prepare": refuse_small_images,
+    "prepare": prepare,
     "size_divisor": PADDING,  # they can take no other sizes
-    "count": count_boxes,
     "may_leave_out": True,  # the embedding of the noisy labels that they learn from beside their queries
     "smallest_side": smallest_side,
 }

@@ -4,11 +4,13 @@ from typing import Protocol
 
 import torch
 from torch.nn.functional import pad
+from transformers import PreTrainedConfig
 
 from ..batches.geometry import Geometry, geometries
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX
 from ..tasks import Task
+from .loss_counts import Counts
 
 
 class DenseOutput(Protocol):
@@ -33,8 +35,9 @@ def dense_probabilities(scores: torch.Tensor) -> torch.Tensor:
     return scores.softmax(1)
 
 
-def count_labelled_pixels(batch: Batch) -> int:
-    return sum(int((target["semantic_map"] != IGNORE_INDEX).sum()) for target in batch["targets"])
+def count_labelled_pixels(batch: Batch, config: PreTrainedConfig) -> Counts:
+    """By which the cross entropy is divided."""
+    return Counts(sum(int((target["semantic_map"] != IGNORE_INDEX).sum()) for target in batch["targets"]))
 
 
 def predict_dense(output: DenseOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:

@@ -16,6 +16,7 @@ from accelerate.utils import (
     DistributedType,
     GradientAccumulationPlugin,
     ProjectConfiguration,
+    send_to_device,
     set_seed,
 )
 from tqdm import tqdm
@@ -38,7 +39,7 @@ from .ema import build_average
 from .optimization import build_optimizer
 from .processes.accelerators import start_accelerator
 from .processes.batch_norm import synchronize_batch_norms
-from .processes.loss_normalization import process_weight, share_normalization
+from .processes.loss_normalization import SharedNormalization
 from .processes.step_size import samples_per_step, warn_of_step_size
 from .processes.unused_parameters import freeze_unused
 from .progress import Progress
@@ -69,6 +70,7 @@ class TrainingRun:
         with explained(self._whereabouts):
             self._build_model()
         self._build_loader()
+        self.normalization = SharedNormalization(self.accelerator, self.experiment)
         if checkpoint is not None:
             restore(self.accelerator, checkpoint, self.average)
         with explained(self._whereabouts):
@@ -124,7 +126,9 @@ class TrainingRun:
         batch_size, workers = recipe.training.batch_size, recipe.data.workers
         # Accelerate deals the batches out in turn, so that each step's samples are those of a run of one process.
         stream, divisor = experiment.training_stream(), experiment.size_divisor
-        self.batches = self.accelerator.prepare(training_loader(stream, positions, batch_size, workers, divisor))
+        loader = training_loader(stream, positions, batch_size, workers, divisor)
+        # A step's batches are held together: each is moved to the device when its turn comes.
+        self.batches = self.accelerator.prepare_data_loader(loader, device_placement=False)
 
     @property
     def evaluated_model(self) -> PreTrainedModel:
@@ -146,7 +150,7 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with explained(self._whereabouts), share_normalization(self.experiment.head):
+        with explained(self._whereabouts):
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
@@ -168,8 +172,10 @@ class TrainingRun:
         state, accelerator = self.state, self.accelerator
         seed_step(self.recipe.seed, state.step, accelerator.process_index)
         self.rate = self.scheduler.get_last_lr()[0]
-        for _ in range(self.recipe.training.gradient_accumulation):
-            self.losses.append(self._accumulate(next(batches)))
+        passes = [next(batches) for _ in range(self.recipe.training.gradient_accumulation)]
+        self.normalization.begin(self.model, passes)
+        for batch in passes:
+            self.losses.append(self._accumulate(send_to_device(batch, accelerator.device)))
         if self.average is not None and not accelerator.optimizer_step_was_skipped:
             self.average.update_parameters(accelerator.unwrap_model(self.model))
         state.step += 1
@@ -179,12 +185,12 @@ class TrainingRun:
         """One forward and backward pass, and the optimizer's step when enough passes have added up.
 
         Returns:
-            The pass's loss, a scalar.
+            The pass's loss, a scalar; the mean over a step's passes is the loss of the step.
         """
         accelerator, max_norm = self.accelerator, self.recipe.optimization.max_grad_norm
         with accelerator.accumulate(self.model):
-            loss = self.model(**self.experiment.loss_inputs(batch)).loss
-            loss = loss * process_weight(accelerator, self.experiment.head, batch)
+            with self.normalization.next_pass() as weight:
+                loss = self.model(**self.experiment.loss_inputs(batch)).loss * weight
             accelerator.backward(loss)  # divides by the number of accumulated passes
             if accelerator.sync_gradients and max_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -307,8 +313,11 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     training, leaves_out = recipe.training, find_head(recipe.head.name).may_leave_out
     return start_accelerator(
         training.mixed_precision,
-        # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(training.gradient_accumulation),
+        # Not as gradient_accumulation_steps, which ACCELERATE_GRADIENT_ACCUMULATION_STEPS would replace. The last
+        # step's batches are all read before its first pass, which is not yet the end of the step.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            training.gradient_accumulation, sync_with_dataloader=False
+        ),
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=leaves_out)],
         log_with=training.trackers or None,

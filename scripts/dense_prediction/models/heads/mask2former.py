@@ -1,6 +1,7 @@
 """Mask2Former: queries that look inside the masks they have found so far."""
 
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from modeling_vit_comer.heads import supported_head
 
@@ -10,5 +11,5 @@ from ..masks import mask_head
 
 HEAD = Head(
     entry=supported_head(Mask2FormerForUniversalSegmentation),
-    **mask_head(Mask2FormerImageProcessor, "transformers.models.mask2former.modeling_mask2former"),
+    **mask_head(Mask2FormerImageProcessor, Mask2FormerLoss),
 )

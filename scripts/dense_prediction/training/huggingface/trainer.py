@@ -1,6 +1,7 @@
 """HF's Trainer on a recipe, with the data, losses, parameter groups, schedule and metrics of `scripts/train.py`."""
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ from ...experiment import Experiment
 from ...failures import check_loss
 from ...seeds import seed_step
 from ..optimization import parameter_groups
-from ..processes.loss_normalization import process_weight, share_normalization
+from ..processes.loss_normalization import SharedNormalization
 from ..run_folder import claim
 from ..run_state import RunState, write_state
 from ..schedules import build_scheduler
@@ -46,8 +47,8 @@ class RecipeTrainer(Trainer):
         seconds: that the run has taken before it was resumed.
     """
 
-    # The loss is a mean over a batch, and Trainer averages those of the batches that it accumulates. Left to itself it
-    # would ask UperNet, which takes any keyword, for a sum over the pixels of all, and multiply what is no sum.
+    # The step's loss is the mean over its passes, see `SharedNormalization`. Left to itself Trainer would ask UperNet,
+    # which takes any keyword, for a sum over the pixels of all, and multiply what is no sum.
     loss_is_scaled_for_ga = False
 
     model: PreTrainedModel
@@ -77,6 +78,8 @@ class RecipeTrainer(Trainer):
             experiment.processor(),
             callbacks=[RunCallback()],
         )
+        self.normalization = SharedNormalization(self.accelerator, experiment)
+        self.step_batches: list[Batch] = []
         self.average = AverageCallback(self.accelerator, self.model, recipe.optimization)
         self.add_callback(self.average)
         if recipe.training.early_stopping is not None:
@@ -94,8 +97,7 @@ class RecipeTrainer(Trainer):
         return self.model if average is None else cast(PreTrainedModel, average.module)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        with share_normalization(self.experiment.head):
-            trained = super().train(*args, **kwargs)
+        trained = super().train(*args, **kwargs)
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.most_checkpoints == 1 and best is not None:
             remove_checkpoints(self.output, 1, {Path(best).name})
@@ -108,9 +110,27 @@ class RecipeTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        output = model(**self.experiment.loss_inputs(inputs))
-        loss = output.loss * process_weight(self.accelerator, self.experiment.head, inputs)
+        if self.step_batches:  # not when they are read, which is before the step's random numbers are seeded
+            self.normalization.begin(model, self.step_batches)
+            self.step_batches = []
+        with self.normalization.next_pass() as weight:
+            output = model(**self.experiment.loss_inputs(inputs))
+            loss = output.loss * weight
         return (loss, output) if return_outputs else loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        samples = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_batches = list(samples[0])
+        return samples
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Its batches stay on the CPU: a step's are held together, and Trainer moves each when its turn comes."""
+        places, self.accelerator.device_placement = self.accelerator.device_placement, False
+        loader = super().get_train_dataloader()
+        self.accelerator.device_placement = places
+        return loader
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of the flags, by default AdamW, with the recipe's learning rates and decays.

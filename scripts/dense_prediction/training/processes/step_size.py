@@ -7,6 +7,8 @@ from ...recipes.schema import TrainingOptions
 
 _logger = logging.getLogger(__name__)
 
+_EXCEPTION = "accumulated passes make one batch, but for batch norms, which see one pass at a time; "
+
 
 def samples_per_step(training: TrainingOptions, num_processes: int) -> int:
     """Of all processes together."""
@@ -19,8 +21,9 @@ def warn_of_step_size(training: TrainingOptions, num_processes: int) -> None:
     if wanted is None or seen == wanted:
         return
     _logger.warning(
-        "a step sees %d samples (training.batch_size=%d, training.gradient_accumulation=%d, processes: %d), but the "
+        "%sa step sees %d samples (training.batch_size=%d, training.gradient_accumulation=%d, processes: %d), but the "
         "learning rate is meant for %d: %s, or scale optimization.learning_rate and set training.samples_per_step=%d",
+        _EXCEPTION if wanted % (training.batch_size * num_processes) == 0 else "",
         *(seen, training.batch_size, training.gradient_accumulation, num_processes, wanted),
         _mending(wanted, training.batch_size * num_processes),
         seen,

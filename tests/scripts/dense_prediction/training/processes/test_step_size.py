@@ -37,8 +37,10 @@ def test_the_accumulation_that_mends_it_is_named(
     assert f"processes: {processes}), but the learning rate is meant for 16" in text
     assert f": set training.gradient_accumulation={mending}, or scale optimization.learning_rate and set" in text
     assert text.rstrip().endswith(f"training.samples_per_step={seen}")
+    assert "but for batch norms, which see one pass at a time; a step sees" in text
 
 
 def test_no_accumulation_mends_a_batch_that_does_not_fit(caplog: pytest.LogCaptureFixture) -> None:
     text = warning_of(caplog, 2, 16, batch_size=3)
+    assert "batch norms" not in text
     assert "choose a training.batch_size of which all processes together make a divisor of 16, or" in text

@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import accelerate
 import pytest
 import torch
 
@@ -22,10 +21,9 @@ from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.training import checkpoints
 from dense_prediction.training.huggingface.arguments import training_arguments
 from dense_prediction.training.loop import TrainingRun, build_accelerator
-from dense_prediction.training.processes.loss_normalization import process_weight, share_normalization
 from dense_prediction.training.processes.unused_parameters import freeze_unused
 from miniature import ROOT
-from miniature_heads import HEADS_AND_TASKS, LABELS, build, draw_batch
+from miniature_heads import LABELS, draw_batch
 from scripts_in_process import run_script
 
 
@@ -123,59 +121,3 @@ def test_both_trainers_expect_what_a_batch_without_objects_leaves_unused(recipe_
     leaves_out = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert build_accelerator(recipe).ddp_handler.find_unused_parameters == leaves_out
     assert training_arguments(recipe, {}).ddp_find_unused_parameters == leaves_out
-
-
-class Accelerators:
-    """Two processes, of which the other has a count of 6."""
-
-    num_processes = 2
-    device = torch.device("cpu")
-
-    def reduce(self, count: torch.Tensor, reduction: str) -> torch.Tensor:
-        assert reduction == "mean"
-        return (count + 6) / 2
-
-
-@pytest.mark.parametrize("head_name", ["upernet"], indirect=True)
-def test_each_process_weighs_as_much_as_it_sees(head_name: str) -> None:
-    two = {"targets": [{"semantic_map": torch.tensor([[255, 1], [0, 255]]), "labels": torch.tensor([1, 2])}]}
-    none = {"targets": [{"semantic_map": torch.full((2, 2), 255), "labels": torch.zeros(0)}]}
-    for name in ("upernet", "rt_detr", "rt_detr_v2", "d_fine", "deimv2"):
-        assert process_weight(Accelerators(), find_head(name), two) == 2 / 4
-        assert process_weight(Accelerators(), find_head(name), none) == 1 / 3.5
-    for name in ("mask2former", "maskformer", "detr", "deformable_detr", "conditional_detr"):
-        assert process_weight(Accelerators(), find_head(name), two) == 1
-
-
-class PartialState:
-    """Two processes that see the same."""
-
-    _shared_state: ClassVar = {"of": "two"}
-    num_processes = 2
-
-
-def reduce_over_two(count: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    return 2 * count if reduction == "sum" else count
-
-
-@pytest.mark.parametrize(("name", "task"), HEADS_AND_TASKS)
-def test_losses_are_divided_by_the_objects_of_all_processes_once(
-    name: str, task: str, backbone_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also that it is still needed: transformers divides by the number of processes twice."""
-    head, model = find_head(name), build(name, task, backbone_file).eval()
-
-    def loss() -> float:
-        torch.manual_seed(0)  # of the points and the noise that some losses draw
-        return model(**head.loss_inputs(draw_batch(task), TASKS[task])).loss.item()
-
-    of_one = loss()
-    modules = [module for key, module in sys.modules.items() if key.startswith("transformers.")]
-    dividing = [module for module in modules if vars(module).get("reduce") is accelerate.utils.reduce]
-    for module in dividing:
-        monkeypatch.setattr(module, "reduce", reduce_over_two)
-        monkeypatch.setattr(module, "PartialState", PartialState)
-    assert (loss() != of_one) == (head.loss_module is not None)
-    with share_normalization(head):
-        assert loss() == of_one
-    assert all(module.reduce is reduce_over_two for module in dividing)

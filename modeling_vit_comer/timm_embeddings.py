@@ -3,7 +3,6 @@
 from typing import cast
 
 import torch
-from torch import nn
 
 from .own_forwards import OwnForward
 from .timm_layers import TimmViT

@@ -19,7 +19,7 @@ KNOWN_LAYERS = (
     nn.ModuleList,
     DropPath,
 )
-"""What ours are built of. Their outputs are new tensors; only a drop path that drops nothing returns what it is given."""
+"""What ours are built of: their outputs are new tensors, but for a drop path that drops nothing."""
 
 
 def is_plain(module: nn.Module) -> bool:

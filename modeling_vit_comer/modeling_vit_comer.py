@@ -66,7 +66,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "InteractionStage", "CTIToCNN"]
+    # None inside another: FSDP2 shards from the inside out, in whatever order somebody goes through them.
+    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "MRFP", "CTIToViT", "CTIToCNN"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
     _can_record_outputs = RECORDED_OUTPUTS
@@ -258,10 +259,14 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         shape: PyramidShape,
         stage_names: list[str],
     ) -> dict[str, torch.Tensor]:
-        """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w)."""
+        """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w).
+
+        A device map may have put their last layers on different devices.
+        """
         levels = dict(zip(ALL_STAGES[1:], shape.to_maps(pyramid)))
         if "stage1" in stage_names:
-            levels["stage1"] = add_residual(self.upsample(levels["stage2"]), stem, self.upsample)
+            upsampled = self.upsample(levels["stage2"])
+            levels["stage1"] = add_residual(upsampled, stem.to(upsampled.device), self.upsample)
         feature_maps = {"stem": stem}
         for index, name in enumerate(ALL_STAGES):
             if name in stage_names:
@@ -274,7 +279,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         if self.config.vit_feature_fusion == "none":
             return level
         tokens = stage_tokens[index if self.config.vit_feature_fusion == "per_stage" else -1]
-        return level + resize(to_map(tokens, *shape), level.shape[-2:])
+        return level + resize(to_map(tokens, *shape), level.shape[-2:]).to(level.device)
 
     def check_image(self, pixel_values: torch.Tensor) -> tuple[int, int]:
         """Height and width of the images, or an error that says what is wrong with them."""

@@ -49,7 +49,7 @@ class PyramidShape(NamedTuple):
     def add_to_middle(self, tokens: torch.Tensor, patch_tokens: torch.Tensor) -> torch.Tensor:
         """Add the trunk's patch tokens (batch, height * width, channels) to the level of the same stride, 16."""
         fine, middle, coarse = tokens.split(self.level_lengths, dim=1)
-        return torch.cat([fine, middle + patch_tokens, coarse], dim=1)
+        return torch.cat([fine, middle + patch_tokens.to(middle.device), coarse], dim=1)
 
 
 def to_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from .own_forwards import OwnForward
+from .spatial_pyramid import to_tokens
 from .trunk_parts import TokenGrid, resize_positions
 
 
@@ -22,6 +23,14 @@ class EmbeddingPlan(NamedTuple):
     antialias: bool
 
 
+class PatchEmbeddings(OwnForward):
+    """The patches of transformers' ViTs, but for DINOv3's, which are a bare convolution. DINOv2's look at its weight."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        # (batch, hidden_size, height, width) -> (batch, height * width, hidden_size)
+        return to_tokens(cast(Any, self).projection(pixel_values))
+
+
 class TransformersEmbeddings(OwnForward):
     """A transformers ViT's embeddings: from an image to the tokens of the first layer."""
 
@@ -29,10 +38,8 @@ class TransformersEmbeddings(OwnForward):
         """(batch, channels, H, W) -> (batch, prefix + height * width, hidden_size)."""
         embeddings = cast(Any, self)
         patches = embeddings.patch_embeddings(pixel_values)
-        # (batch, hidden_size, height, width) of a bare convolution -> (batch, height * width, hidden_size)
-        patches = patches.flatten(2).transpose(1, 2) if patches.dim() == 4 else patches
         # Channels first, as the convolution leaves them, would be the layout of all the blocks' sums.
-        tokens = patches.contiguous()
+        tokens = (to_tokens(patches) if patches.dim() == 4 else patches).contiguous()
         prefix_positions, patch_positions = self.positions(plan)
         if patch_positions is not None:
             tokens = tokens + patch_positions

@@ -22,7 +22,7 @@ from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
 from .own_forwards import give_forward
 from .relative_positions import relative_position_bias
-from .transformers_embeddings import EmbeddingPlan, TransformersEmbeddings
+from .transformers_embeddings import EmbeddingPlan, PatchEmbeddings, TransformersEmbeddings
 from .trunk_parts import (
     PATCH_SIZE,
     PositionedGrid,
@@ -88,6 +88,8 @@ class TransformersTrunk(Trunk):
                 setattr(self.model, name, nn.Identity())
         hide_mask_token(self.model.get_submodule("embeddings"))
         give_forward(self.model.get_submodule("embeddings"), TransformersEmbeddings)
+        if not isinstance(self.input_embeddings, nn.Conv2d):
+            give_forward(self.input_embeddings, PatchEmbeddings)
         self.grid_size = config.trunk_facts.grid_size
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = config.hidden_size, len(self.layers)

@@ -24,7 +24,7 @@ class EmbeddingPlan(NamedTuple):
 
 
 class PatchEmbeddings(OwnForward):
-    """The patches of transformers' ViTs, but for DINOv3's, which are a bare convolution. DINOv2's look at its weight."""
+    """The patches of transformers' ViTs, but DINOv3's, which are a bare convolution. DINOv2's own look at a weight."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # (batch, hidden_size, height, width) -> (batch, height * width, hidden_size)

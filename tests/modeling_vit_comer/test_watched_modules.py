@@ -13,7 +13,7 @@ from families import REPRESENTATIVES, TIMM, TRANSFORMERS, family_of, images
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.presets import preset_names
 from modeling_vit_comer.watchers import is_plain
-from tiny import tiny_config, tiny_trunk, wake_up
+from tiny import tiny_config, wake_up
 
 
 ALL_FAMILIES = [*TIMM, *(f"hf {name}" for name in TRANSFORMERS)]
@@ -293,7 +293,7 @@ def test_dynamic_quantisation(name: str) -> None:
 def test_other_weights_for_one_call(name: str) -> None:
     """`torch.func.functional_call` puts tensors in place of all parameters and buffers."""
     model = build(name)
-    weights = {path: value for path, value in (*model.named_parameters(), *model.named_buffers())}
+    weights = dict([*model.named_parameters(), *model.named_buffers()])
     others = {path: value.detach() * 1.1 if value.is_floating_point() else value for path, value in weights.items()}
     with torch.no_grad():
         actual = torch.func.functional_call(model, others, (images(64, 96),)).feature_maps

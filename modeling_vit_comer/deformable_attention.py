@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .kernel_choice import deformable_attention_backend, kernel_for, loaded_kernels, use_deformable_attention_kernel
 from .spatial_pyramid import NUM_LEVELS, PyramidShape
+from .watchers import is_plain
 
 
 __all__ = [
@@ -157,10 +158,8 @@ def deformable_attention(
     return kernel.comer_msda(value, projection, level_sizes, num_heads, num_points)
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether using a linear layer's weights is the same as calling it: no LoRA, quantisation, hook or offloading."""
-    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and "forward" not in vars(layer) and not any(hooks)
+def is_plain_linear(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear and layer.bias is not None and is_plain(layer)
 
 
 class MultiScaleDeformableSelfAttention(nn.Module):
@@ -208,7 +207,7 @@ class MultiScaleDeformableSelfAttention(nn.Module):
     def sampling_projection(self, query: torch.Tensor) -> torch.Tensor:
         """Offsets and logits: (batch, num_tokens, hidden_size) -> (batch, num_tokens, heads * levels * points * 3)."""
         layers = self.sampling_offsets, self.attention_weights
-        if torch.compiler.is_compiling() or not all(is_plain(layer) for layer in layers):
+        if torch.compiler.is_compiling() or not all(is_plain_linear(layer) for layer in layers):
             return torch.cat([layer(query) for layer in layers], dim=-1)
         # One multiplication: two as narrow as these take a quarter longer, and then a copy.
         weight = torch.cat([layer.weight for layer in layers])

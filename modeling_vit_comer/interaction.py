@@ -1,5 +1,7 @@
 """CNN-Transformer bidirectional fusion interaction, CTI (paper, section 3.3, Figure 5)."""
 
+from collections.abc import Callable
+
 import torch
 from timm.layers import DropPath
 from torch import nn
@@ -11,6 +13,7 @@ from .configuration_vit_comer import ViTCoMerConfig
 from .deformable_attention import MultiScaleDeformableSelfAttention
 from .kernel_choice import is_exporting, kernel_for
 from .spatial_pyramid import MRFP, PyramidShape, to_tokens
+from .watchers import is_plain
 
 
 LAYER_NORM_EPS = 1e-6
@@ -42,15 +45,19 @@ class ResidualConvFFN(nn.Module):
         self.drop_path = DropPath(config.drop_path_rate)
 
     def forward(self, pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
-        return add_residual(self.drop_path(self.ffn(self.norm(pyramid), shape)), pyramid)
+        return add_residual(self.drop_path(self.ffn(self.norm(pyramid), shape)), pyramid, self.ffn, self.drop_path)
 
 
-def add_residual(update: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
-    """`stream + update`, in the memory of `update`: the output of a linear layer or convolution, needed nowhere else.
+def add_residual(update: torch.Tensor, stream: torch.Tensor, *sources: nn.Module) -> torch.Tensor:
+    """`stream + update`, in the memory of `update` where nobody else can have it: these tensors are the largest.
 
-    These tensors are the largest there are. Under autocast the stream is wider than the update, and so is the sum.
+    Under autocast the stream is wider than the update, and so is the sum.
+
+    Args:
+        sources: the modules that `update` came out of.
     """
-    return update.add_(stream) if update.dtype == stream.dtype else stream + update
+    in_place = update.dtype == stream.dtype and all(is_plain(source) for source in sources)
+    return update.add_(stream) if in_place else stream + update
 
 
 class NormedDeformableAttention(nn.Module):
@@ -128,7 +135,7 @@ class PyramidInteraction(nn.Module):
 
     def forward(self, pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
         query = self.query_norm(pyramid)
-        pyramid = add_residual(self.attention(query, self.value_norm(pyramid), shape), query)
+        pyramid = add_residual(self.attention(query, self.value_norm(pyramid), shape), query, self.attention)
         return pyramid if self.conv_ffn is None else self.conv_ffn(pyramid, shape)
 
 
@@ -156,7 +163,7 @@ class CTIToCNN(GradientCheckpointingLayer):
 
 
 class InteractionStage(nn.Module):
-    """What one stage adds to the trunk's blocks: MRFP and CTI to ViT before them, CTI to CNN after them."""
+    """One stage: MRFP and CTI to ViT, then the trunk's blocks, which are not the stage's own, then CTI to CNN."""
 
     mrfp: MRFP | None
     cti_to_vit: CTIToViT | None
@@ -172,17 +179,24 @@ class InteractionStage(nn.Module):
         if config.stage_switch("use_cti_to_cnn", index):
             self.cti_to_cnn = CTIToCNN(config, config.stage_switch("use_cnn_feature_interaction", index))
 
-    def to_vit(
-        self, tokens: torch.Tensor, pyramid: torch.Tensor, shape: PyramidShape
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        pyramid: torch.Tensor,
+        shape: PyramidShape,
+        run_blocks: Callable[[torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Strengthen the pyramid, join the patch tokens to it, and write it to the trunk's tokens."""
-        if self.mrfp is None or self.cti_to_vit is None:
-            return tokens, pyramid
-        pyramid = shape.add_to_middle(self.mrfp(pyramid, shape), shape.patch_tokens(tokens))
-        return self.cti_to_vit(tokens, pyramid, shape), pyramid
+        """Strengthen the pyramid and write it to the trunk's tokens, run the blocks, write the tokens to the pyramid.
 
-    def to_cnn(self, tokens: torch.Tensor, pyramid: torch.Tensor, shape: PyramidShape) -> torch.Tensor:
-        """Write the trunk's patch tokens to the pyramid."""
-        if self.cti_to_cnn is None:
-            return pyramid
-        return self.cti_to_cnn(pyramid, shape.patch_tokens(tokens), shape)
+        Args:
+            tokens: (batch, prefix + height * width, hidden_size).
+            pyramid: (batch, num_tokens, hidden_size).
+            run_blocks: the trunk's blocks of this stage.
+        """
+        if self.mrfp is not None and self.cti_to_vit is not None:
+            pyramid = shape.add_to_middle(self.mrfp(pyramid, shape), shape.patch_tokens(tokens))
+            tokens = self.cti_to_vit(tokens, pyramid, shape)
+        tokens = run_blocks(tokens)
+        if self.cti_to_cnn is not None:
+            pyramid = self.cti_to_cnn(pyramid, shape.patch_tokens(tokens), shape)
+        return tokens, pyramid

@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging, output_capturing
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -24,7 +24,7 @@ from .heads import HeadModel, attach_head
 from .initialization import initialize
 from .interaction import CTIToCNN, InteractionStage, add_residual, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
-from .trunk import NO_SPLIT_MODULES, RECORDED_OUTPUTS, Trunk, build_trunk
+from .trunk import NO_SPLIT_MODULES, RECORDED_OUTPUTS, PositionedGrid, Trunk, build_trunk
 from .trunk_sources import find_trunk, no_report_of_random_weights, pretrained_weights
 
 
@@ -66,11 +66,24 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "InteractionStage", "CTIToCNN"]
+    # None inside another: FSDP2 shards from the inside out, in whatever order somebody goes through them.
+    _no_split_modules = ["SpatialPyramid", *NO_SPLIT_MODULES, "MRFP", "CTIToViT", "CTIToCNN"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
     _can_record_outputs = RECORDED_OUTPUTS
     _input_embed_layer = "patch_embed"
+
+    def post_init(self) -> None:
+        # Those of the trunk too, and only what is there: FSDP's default wrapping looks for each.
+        models = [module for module in self.trunk.modules() if isinstance(module, PreTrainedModel)]
+        named = set(self._no_split_modules or ()).union(*(model._no_split_modules or () for model in models))
+        self._no_split_modules = named & {type(module).__name__ for module in self.modules()}
+        super().post_init()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # transformers' hooks for hidden states do not pickle, and it installs them again when it needs them.
+        forget_output_hooks(self)
+        return super().__getstate__()
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in transformers, with the code beside the weights (`trust_remote_code=True`), for all our Auto classes.
@@ -216,18 +229,17 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The trunk's last tokens, and the maps of `stage_names`."""
         image_size = self.check_image(pixel_values)
-        pixel_values = pad_to_multiple(pixel_values.to(self.upsample.weight.dtype), SIZE_MULTIPLE)
+        pixel_values = pad_to_multiple(pixel_values.to(self.dtype), SIZE_MULTIPLE)
         self.trunk.set_attn_implementation(self.config._attn_implementation)
 
         stem, pyramid = self.spatial_pyramid(pixel_values)
-        tokens, context = self.trunk.embed(pixel_values)
+        tokens, context = self.trunk(pixel_values)
         shape = PyramidShape(context.height, context.width)
 
         stage_tokens, first_block = [], 0
-        for stage, depth in zip(cast(Iterable[InteractionStage], self.stages), self.config.depths):
-            tokens, pyramid = stage.to_vit(tokens, pyramid, shape)
-            tokens = self.trunk.run(tokens, context, first_block, first_block + depth)
-            pyramid = stage.to_cnn(tokens, pyramid, shape)
+        for stage, depth in zip(self.stages, self.config.depths):
+            blocks = partial(self.run_blocks, context=context, start=first_block, stop=first_block + depth)
+            tokens, pyramid = stage(tokens, pyramid, shape, blocks)
             first_block += depth
             stage_tokens.append(shape.patch_tokens(tokens))
         for extra_cti in self.extra_ctis:
@@ -235,6 +247,9 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
 
         feature_maps = self.fuse_branches(stem, pyramid, stage_tokens, shape, stage_names)
         return tokens, [crop_to_stride(feature_maps[name], image_size, STRIDES[name]) for name in stage_names]
+
+    def run_blocks(self, tokens: torch.Tensor, context: PositionedGrid, start: int, stop: int) -> torch.Tensor:
+        return self.trunk(tokens, context, start, stop)[0]
 
     def fuse_branches(
         self,
@@ -244,10 +259,14 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         shape: PyramidShape,
         stage_names: list[str],
     ) -> dict[str, torch.Tensor]:
-        """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w)."""
+        """Add the branches at every scale and normalise: the maps of `stage_names`, (batch, hidden_size, h, w).
+
+        A device map may have put their last layers on different devices.
+        """
         levels = dict(zip(ALL_STAGES[1:], shape.to_maps(pyramid)))
         if "stage1" in stage_names:
-            levels["stage1"] = add_residual(self.upsample(levels["stage2"]), stem)
+            upsampled = self.upsample(levels["stage2"])
+            levels["stage1"] = add_residual(upsampled, stem.to(upsampled.device), self.upsample)
         feature_maps = {"stem": stem}
         for index, name in enumerate(ALL_STAGES):
             if name in stage_names:
@@ -260,7 +279,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         if self.config.vit_feature_fusion == "none":
             return level
         tokens = stage_tokens[index if self.config.vit_feature_fusion == "per_stage" else -1]
-        return level + resize(to_map(tokens, *shape), level.shape[-2:])
+        return level + resize(to_map(tokens, *shape), level.shape[-2:]).to(level.device)
 
     def check_image(self, pixel_values: torch.Tensor) -> tuple[int, int]:
         """Height and width of the images, or an error that says what is wrong with them."""
@@ -327,6 +346,16 @@ class ViTCoMerBackbone(BackboneMixin, ViTCoMerModel):
         """
         _, feature_maps = self.forward_stages(pixel_values, self.out_features)
         return BackboneOutput(feature_maps=tuple(feature_maps))  # type: ignore[arg-type]  # annotated as of one map
+
+
+def forget_output_hooks(model: nn.Module) -> None:
+    """Take off the hooks by which transformers captures hidden states and attentions while a call asks for them."""
+    for module in model.modules():
+        hooks = module._forward_hooks
+        for key in [key for key, hook in hooks.items() if hook.__module__ == output_capturing.__name__]:
+            del hooks[key]
+        if isinstance(module, PreTrainedModel):
+            module._output_capturing_hooks_installed = False  # type: ignore[assignment]  # torch's types, see above
 
 
 def ceil_divide(size: int, divisor: int) -> int:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .watchers import is_plain
+
 
 NUM_LEVELS = 3
 """Levels that live in the token sequence of the pyramid: strides 8, 16 and 32."""
@@ -47,7 +49,7 @@ class PyramidShape(NamedTuple):
     def add_to_middle(self, tokens: torch.Tensor, patch_tokens: torch.Tensor) -> torch.Tensor:
         """Add the trunk's patch tokens (batch, height * width, channels) to the level of the same stride, 16."""
         fine, middle, coarse = tokens.split(self.level_lengths, dim=1)
-        return torch.cat([fine, middle + patch_tokens, coarse], dim=1)
+        return torch.cat([fine, middle + patch_tokens.to(middle.device), coarse], dim=1)
 
 
 def to_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -79,10 +81,12 @@ class ConvNormLayer(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
         self.norm = PyramidBatchNorm(out_channels)
-        self.activation = nn.ReLU(inplace=True)
+        self.activation = nn.ReLU()
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.norm(self.conv(feature_map)))
+        normed = self.norm(self.conv(feature_map))
+        # In place where nobody can have what the norm returned: these are the widest maps.
+        return normed.relu_() if type(self.activation) is nn.ReLU and is_plain(self) else self.activation(normed)
 
 
 class SpatialPyramid(nn.Module):

@@ -24,9 +24,10 @@ from torch import nn
 from transformers import initialization as init
 from transformers.models.vitdet.modeling_vitdet import VitDetResBottleneckBlock
 
+from .own_forwards import give_forward
 from .relative_positions import RelativePositionBias
-from .spatial_pyramid import to_tokens
-from .timm_layers import TimmBeitLayer, TimmTrunkLayer, TimmViT
+from .timm_embeddings import PREFIX_TOKENS, RotaryPositions, TimmEmbeddings
+from .timm_layers import CalledProjection, TimmBeitLayer, TimmTrunkLayer, TimmViT
 from .trunk_parts import (
     PATCH_SIZE,
     PositionedGrid,
@@ -36,15 +37,13 @@ from .trunk_parts import (
     TrunkOptions,
     UnsupportedTrunk,
     check_weights,
+    patch_grid,
     resample_patch_kernel,
-    resize_positions,
 )
 
 
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 """timm's and BEiT's name of a table that all blocks share."""
-
-PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 
 
 class TimmVisionTransformerTrunk(Trunk):
@@ -57,7 +56,7 @@ class TimmVisionTransformerTrunk(Trunk):
     """Names that people know models of this class by."""
     layers_name = "layers"
     antialiases = takes_windows = takes_residual_blocks = True
-    no_split_modules = ("TimmTrunkLayer",)
+    no_split_modules = ("TimmEmbeddings", "TimmTrunkLayer")
     undecayed: ClassVar[tuple[str, ...]] = ("pos_embed", *PREFIX_TOKENS)
     unused: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "head.", "head_dist.", "attn_pool.")
     """Parts of a pretrained model that a trunk has not."""
@@ -89,6 +88,11 @@ class TimmVisionTransformerTrunk(Trunk):
         self.num_prefix_tokens = vit.num_prefix_tokens if config.use_prefix_tokens else 0
         self.layers = nn.ModuleList(self.build_layer(config, vit, index) for index in range(len(vit.blocks)))
         vit.blocks = nn.Sequential()
+        # Images of any size: timm's own check of theirs would tie a compiled graph to one.
+        vit.patch_embed.img_size = None
+        give_forward(model, TimmEmbeddings)
+        if getattr(vit, "rope", None) is not None:
+            give_forward(cast(nn.Module, vit.rope), RotaryPositions)
         self.embeddings = model
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = vit.embed_dim, len(self.layers)
@@ -96,6 +100,8 @@ class TimmVisionTransformerTrunk(Trunk):
     def build_layer(self, config: TrunkOptions, vit: TimmViT, index: int) -> TimmTrunkLayer:
         block, window_size = vit.blocks[index], window_size_of(config, index)
         attention = getattr(block, "attn", None)
+        if isinstance(attention, EvaAttention) and attention.q_bias is not None:
+            give_forward(attention, CalledProjection)
         if window_size and (type(block), type(attention)) != (Block, Attention):
             raise ValueError(
                 f"window_sizes needs timm's Block with its Attention, got {type(block).__name__} with "
@@ -143,38 +149,13 @@ class TimmVisionTransformerTrunk(Trunk):
 
     def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, PositionedGrid]:
         """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
-        vit = self.vit
-        patches = vit.patch_embed.proj(pixel_values)
-        grid = TokenGrid(*patches.shape[-2:])
-        # The convolution leaves channels first. Sums keep the layout of what they add: all blocks would work on it.
-        tokens = vit.patch_embed.norm(to_tokens(patches).contiguous())
-        prefix_positions, patch_positions = self.positions(grid)
-        if patch_positions is not None:
-            tokens = tokens + patch_positions
-        if self.num_prefix_tokens:
-            prefix = self.prefix_tokens() if prefix_positions is None else self.prefix_tokens() + prefix_positions
-            tokens = torch.cat([prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-        tokens = vit.pos_drop(tokens)
-        return (vit.norm_pre(tokens) if hasattr(vit, "norm_pre") else tokens), self.context(grid)
+        grid = patch_grid(pixel_values)
+        tokens, rotary = self.embeddings(pixel_values, grid, self.num_prefix_tokens > 0, self.antialias)
+        return tokens, self.context(grid, rotary)
 
-    def prefix_tokens(self) -> torch.Tensor:
-        """Class, distillation and register tokens: (1, prefix, hidden_size)."""
-        tokens = [getattr(self.embeddings, name, None) for name in PREFIX_TOKENS]
-        return torch.cat([token for token in tokens if token is not None], dim=1)
-
-    def positions(self, grid: TokenGrid) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Position embeddings of the prefix tokens and, resized to `grid`, of the patch tokens."""
-        vit = self.vit
-        if vit.pos_embed is None:
-            return None, None
-        num_patches = vit.patch_embed.grid_size[0] * vit.patch_embed.grid_size[1]
-        prefix, patches = vit.pos_embed.tensor_split([vit.pos_embed.shape[1] - num_patches], dim=1)
-        patches = resize_positions(patches, vit.patch_embed.grid_size, grid, self.antialias)
-        return prefix if prefix.shape[1] else None, patches
-
-    def context(self, grid: TokenGrid) -> PositionedGrid:
+    def context(self, grid: TokenGrid, rotary: torch.Tensor | None) -> PositionedGrid:
         """What the blocks need to know of an image, computed once for all of them."""
-        return PositionedGrid(*grid)
+        return PositionedGrid(*grid, rotary)
 
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
         """What of the context block `index` takes beside its tokens."""
@@ -236,10 +217,6 @@ class TimmEvaTrunk(TimmVisionTransformerTrunk):
         cast(EvaBlock, vit.blocks[index]).attn.num_prefix_tokens = self.num_prefix_tokens
         return super().build_layer(config, vit, index)
 
-    def context(self, grid: TokenGrid) -> PositionedGrid:
-        rope = self.vit.rope
-        return PositionedGrid(*grid, rope.get_embed(shape=list(grid)) if rope is not None else None)
-
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:
         """(height * width, 2 * head_dim), or with one embedding a block (heads, height * width, 2 * head_dim)."""
         has_one_a_block = getattr(self.embeddings, "rope_mixed", False)
@@ -255,7 +232,7 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
     """
 
     models = "BEiT, BEiT v2"
-    no_split_modules = ("TimmBeitLayer",)
+    no_split_modules = ("TimmEmbeddings", "TimmBeitLayer")
     undecayed = TimmVisionTransformerTrunk.undecayed + ("table",)
     unused = TimmVisionTransformerTrunk.unused + ("mask_token", "lm_head.", "cls_pt_layers.")
 
@@ -285,6 +262,8 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
 
     def build_layer(self, config: TrunkOptions, vit: TimmViT, index: int) -> TimmBeitLayer:
         block, window_size, bias = cast(BeitBlock, vit.blocks[index]), window_size_of(config, index), None
+        if block.attn.q_bias is not None:
+            give_forward(block.attn, CalledProjection)
         if block.attn.relative_position_bias_table is not None:
             window = (window_size, window_size) if window_size else vit.patch_embed.grid_size
             bias = RelativePositionBias(window, block.attn.num_heads, self.num_prefix_tokens)
@@ -293,7 +272,7 @@ class TimmBeitTrunk(TimmVisionTransformerTrunk):
             block.attn.relative_position_index = None
         return TimmBeitLayer(block, window_size, residual_of(config, index), bias)
 
-    def context(self, grid: TokenGrid) -> PositionedGrid:
+    def context(self, grid: TokenGrid, rotary: torch.Tensor | None) -> PositionedGrid:
         return PositionedGrid(*grid, self.shared_bias(grid) if self.shared_bias is not None else None)
 
     def block_positions(self, context: PositionedGrid, index: int) -> torch.Tensor | None:

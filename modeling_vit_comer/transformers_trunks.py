@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
+from .own_forwards import give_forward
 from .relative_positions import relative_position_bias
-from .spatial_pyramid import to_tokens
+from .transformers_embeddings import EmbeddingPlan, PatchEmbeddings, TransformersEmbeddings
 from .trunk_parts import (
     PATCH_SIZE,
     PositionedGrid,
@@ -32,8 +33,8 @@ from .trunk_parts import (
     UnsupportedTrunk,
     check_weights,
     pair,
+    patch_grid,
     resample_patch_kernel,
-    resize_positions,
 )
 
 
@@ -45,6 +46,7 @@ class TransformersTrunk(Trunk):
 
     model_class: ClassVar[type[PreTrainedModel]]
     model_arguments: ClassVar[dict[str, Any]] = {}
+    no_split_modules = ("TransformersEmbeddings",)
     prefix_names: ClassVar[tuple[str, ...]] = ("cls_token",)
     """Prefix tokens in their order; those of `positioned` have a position embedding, the others are registers."""
     positioned: ClassVar[tuple[str, ...]] = ("cls_token",)
@@ -85,6 +87,9 @@ class TransformersTrunk(Trunk):
             if hasattr(self.model, name):
                 setattr(self.model, name, nn.Identity())
         hide_mask_token(self.model.get_submodule("embeddings"))
+        give_forward(self.model.get_submodule("embeddings"), TransformersEmbeddings)
+        if not isinstance(self.input_embeddings, nn.Conv2d):
+            give_forward(self.input_embeddings, PatchEmbeddings)
         self.grid_size = config.trunk_facts.grid_size
         self.antialias = config.position_embedding_antialias
         self.hidden_size, self.num_layers = config.hidden_size, len(self.layers)
@@ -100,10 +105,6 @@ class TransformersTrunk(Trunk):
     def input_embeddings(self) -> nn.Module:
         return self.model.get_submodule("embeddings.patch_embeddings")
 
-    @property
-    def patch_convolution(self) -> nn.Conv2d:
-        return cast(nn.Conv2d, getattr(self.input_embeddings, "projection", self.input_embeddings))
-
     def initialize(self, module: nn.Module) -> None:
         """Nothing: the library's model is one of transformers itself, which initialises all that is in it."""
 
@@ -114,34 +115,10 @@ class TransformersTrunk(Trunk):
 
     def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, PositionedGrid]:
         """(batch, channels, H, W), H and W multiples of 16 -> tokens (batch, prefix + H/16 * W/16, hidden_size)."""
-        patches = self.patch_convolution(pixel_values)
-        grid = TokenGrid(*patches.shape[-2:])
-        # Channels first, as the convolution leaves them, would be the layout of all the blocks' sums.
-        tokens = to_tokens(patches).contiguous()
-        prefix_positions, patch_positions = self.positions(grid)
-        if patch_positions is not None:
-            tokens = tokens + patch_positions
-        if self.num_prefix_tokens:
-            prefix = self.prefix_tokens(prefix_positions).expand(tokens.shape[0], -1, -1)
-            tokens = torch.cat([prefix, tokens], dim=1)
-        dropout = getattr(self.model.embeddings, "dropout", None)
-        return (tokens if dropout is None else dropout(tokens)), self.context(grid, pixel_values)
-
-    def prefix_tokens(self, positions: torch.Tensor | None) -> torch.Tensor:
-        """Class, distillation and register tokens with their positions: (1, prefix, hidden_size)."""
-        tokens = torch.cat([getattr(self.model.embeddings, name) for name in self.prefix_names], dim=1)
-        if positions is None:
-            return tokens
-        with_position, without = tokens.tensor_split([positions.shape[1]], dim=1)
-        return torch.cat([with_position + positions, without], dim=1)
-
-    def positions(self, grid: TokenGrid) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Position embeddings of the prefix tokens and, resized to `grid`, of the patch tokens."""
-        table = getattr(self.model.embeddings, "position_embeddings", None)
-        if table is None:
-            return None, None
-        prefix, patches = table.tensor_split([len(self.positioned)], dim=1)
-        return prefix, resize_positions(patches, self.grid_size, grid, self.antialias)
+        grid = patch_grid(pixel_values)
+        names = self.prefix_names if self.num_prefix_tokens else ()
+        plan = EmbeddingPlan(grid, self.grid_size, names, len(self.positioned), self.antialias)
+        return self.model.get_submodule("embeddings")(pixel_values, plan), self.context(grid, pixel_values)
 
     def context(self, grid: TokenGrid, pixel_values: torch.Tensor) -> PositionedGrid:
         """What the blocks need to know of an image, computed once for all of them."""

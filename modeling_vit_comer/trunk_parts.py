@@ -154,6 +154,18 @@ class Trunk(nn.Module, ABC):
             ValueError: a weight of the trunk is missing, unexpected or of another shape; the message names it.
         """
 
+    def forward(
+        self, inputs: torch.Tensor, context: PositionedGrid | None = None, start: int = 0, stop: int = 0
+    ) -> tuple[torch.Tensor, PositionedGrid]:
+        """One part of the way, as a call: what hooks, gathers or offloads a trunk sees each.
+
+        Args:
+            inputs: pixel values for `embed`; or with a context tokens for `run`.
+        """
+        if context is None:
+            return self.embed(inputs)
+        return self.run(inputs, context, start, stop), context
+
     def load_pretrained(self, state_dict: Mapping[str, torch.Tensor], patch_resample: str = "pi") -> None:
         """Load weights under the library's own names. See `convert_pretrained`."""
         self.load_state_dict(self.convert_pretrained(state_dict, patch_resample))
@@ -162,6 +174,13 @@ class Trunk(nn.Module, ABC):
         """Names of the parameters that no weight decay may pull to zero, beside vectors and scalars."""
         names = (name for name, parameter in self.named_parameters() if parameter.ndim > 1)
         return {name for name in names if name.split(".")[-1] in self.undecayed}
+
+
+def patch_grid(pixel_values: torch.Tensor) -> TokenGrid:
+    """The grid of patches of images (batch, channels, H, W), as the patch convolution counts them."""
+    # In a graph of dynamic sizes no other formula is known to be the same.
+    height, width = ((side - PATCH_SIZE) // PATCH_SIZE + 1 for side in pixel_values.shape[-2:])
+    return TokenGrid(height, width)
 
 
 def resize_positions(

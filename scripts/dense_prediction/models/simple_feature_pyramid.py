@@ -119,8 +119,8 @@ def pyramid_maps(
     trunk: Trunk, levels: nn.ModuleList, pixel_values: torch.Tensor, names: Iterable[str]
 ) -> dict[str, torch.Tensor]:
     """The maps `names` of `STRIDES`, (batch, hidden_size, ceil(H / stride), ceil(W / stride))."""
-    tokens, context = trunk.embed(pad_to_multiple(pixel_values, SIZE_MULTIPLE))
-    tokens = trunk.run(tokens, context, 0, trunk.num_layers)
+    tokens, context = trunk(pad_to_multiple(pixel_values, SIZE_MULTIPLE))
+    tokens, _ = trunk(tokens, context, 0, trunk.num_layers)
     # (batch, prefix + height * width, hidden_size) -> (batch, hidden_size, height, width)
     feature_map = to_map(tokens[:, trunk.num_prefix_tokens :], context.height, context.width)
     image_size, by_name = size_of(pixel_values), dict(zip(STRIDES, levels, strict=True))

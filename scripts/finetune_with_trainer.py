@@ -51,6 +51,7 @@ def finetune(trainer: RecipeTrainer) -> None:
             trainer.run_state(),
             args.device,
             metric=cast(str, args.metric_for_best_model),
+            data=trainer.experiment.data_record(),
             processes=args.world_size,
         )
         draw(trainer)

@@ -1,17 +1,27 @@
 """What is learnt on what: both trainers and the evaluation stand on it."""
 
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .batches.streams import EvaluationSet, TrainingStream, evaluation_loader
 from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
+from .data.findings import check, describe
+from .data.inspection import Facts, Inspection, inspect
 from .data.loading import load_data
 from .data.samples import Split
+from .errors import UserError
 from .evaluation.measuring import measure
 from .evaluation.metrics.metric import Metric, Numbers
 from .evaluation.showing import draw_predictions
@@ -24,6 +34,9 @@ from .models.heads import find_head
 from .models.saved_models import build_processor, padding_divisor
 from .models.warm_start import start_from
 from .recipes.schema import Recipe
+
+
+T = TypeVar("T")
 
 
 class Experiment:
@@ -51,6 +64,34 @@ class Experiment:
         self.data = load_data(recipe.data, self.task)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
         self.validation = self.evaluation_set(self.data.validation)
+        self.facts: dict[str, Facts] = {}
+
+    def look_at_data(self, *keys: str) -> None:
+        """Find out, on the main process for all, what the splits of these keys hold, and how their files are read.
+
+        Args:
+            keys: such as `train_split`, of which the facts are kept.
+
+        Raises:
+            UserError: on every process, where there is nothing to be learnt or measured.
+        """
+        inspection = from_main_process(lambda: self._inspected(keys))
+        self.facts = inspection.facts
+        if inspection.options != self.recipe.data:
+            self.recipe = dataclasses.replace(self.recipe, data=inspection.options)
+            self.data = load_data(inspection.options, self.task)
+            self.validation = self.evaluation_set(self.data.validation)
+
+    def data_record(self) -> dict[str, Any]:
+        """What the splits that were looked at hold, as JSON has it."""
+        return {key: facts.plain() for key, facts in self.facts.items()}
+
+    def _inspected(self, keys: tuple[str, ...]) -> Inspection:
+        inspection = inspect(self.recipe.data, self.task, self.data, keys)
+        check(inspection, self.data.labels)
+        for line in describe(inspection, self.recipe.data, self.data.labels):
+            tqdm.write(line, file=sys.stderr)
+        return inspection
 
     def _check_model(self) -> None:
         """Find what is wrong of backbone and head before the data are read, which may take minutes."""
@@ -99,3 +140,17 @@ class Experiment:
         """What the model sees in samples from all over the validation split; None if none is good."""
         with accelerator.autocast():
             return draw_predictions(model, self.viewer, self.validation, self.data.labels, self.size_divisor)
+
+
+def from_main_process(work: Callable[[], T]) -> T:
+    """What `work` returns on the main process, on all of them; its `UserError` ends all of them."""
+    outcome: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            outcome = [work()]
+        except UserError as error:
+            outcome = [error]
+    (found,) = broadcast_object_list(outcome)
+    if isinstance(found, UserError):
+        raise found
+    return found

@@ -1,5 +1,6 @@
 """Pictures, read and turned to what a person sees; one that cannot be read is a `BadSample`."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,11 @@ DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 TURNED = range(2, 9)
 """EXIF's orientations of pictures that are turned or mirrored; some cameras write 0, which says nothing."""
 
+AnnotatedSize = Sequence[float | None]
+"""Height and width; None or 0 for one that an annotation does not say."""
+
+NOT_SAID: AnnotatedSize = (None, None)
+
 _TOO_DEEP = ("I", "F")
 """Modes of 32-bit numbers, of which nobody knows which one is white."""
 
@@ -25,9 +31,9 @@ def read(path: Path) -> Image.Image:
     return open_picture(path, str(path))
 
 
-def read_rgb(path: Path, orientation: ExifOrientation) -> Image.Image:
+def read_rgb(path: Path, orientation: ExifOrientation, annotated: AnnotatedSize = NOT_SAID) -> Image.Image:
     """As `read`, in RGB and as `orientation` says."""
-    return as_seen(read(path), orientation, str(path))
+    return as_seen(read(path), orientation, str(path), annotated)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -57,26 +63,34 @@ def open_picture(source: Path | BytesIO, name: str) -> Image.Image:
         raise BadSample(f"{name} cannot be decoded: {reason(error)}") from error
 
 
-def as_seen(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
-    """A stored picture in RGB, and as `orientation` says."""
-    image = _oriented(image, orientation, name)
+def as_seen(
+    image: Image.Image, orientation: ExifOrientation, name: str, annotated: AnnotatedSize = NOT_SAID
+) -> Image.Image:
+    """A stored picture in RGB, and as `orientation` says.
+
+    Args:
+        annotated: what the annotation says of the picture's height and width.
+    """
+    image = _oriented(image, orientation, annotated)
     try:
         return to_rgb(image)
     except ValueError as error:
         raise BadSample(f"{name} has no colours: {error}") from error
 
 
-def _oriented(image: Image.Image, orientation: ExifOrientation, name: str) -> Image.Image:
-    """The picture that its annotations were drawn on, which nobody but the recipe can know."""
-    turn = image.getexif().get(ExifTags.Base.Orientation)
-    if turn not in TURNED or orientation == "stored":
+def fits(size: Sequence[float], annotated: AnnotatedSize) -> bool:
+    """Whether a picture may be the one that was annotated, by its height and width."""
+    return all(not side or side == found for side, found in zip(annotated, size))
+
+
+def _oriented(image: Image.Image, orientation: ExifOrientation, annotated: AnnotatedSize) -> Image.Image:
+    """The picture that its annotations were drawn on: that of their size, and upright where nothing tells."""
+    if image.getexif().get(ExifTags.Base.Orientation) not in TURNED or orientation == "stored":
         return image
-    if orientation == "upright":
-        return ImageOps.exif_transpose(image)
-    raise BadSample(
-        f"{name} is stored turned or mirrored (EXIF orientation {turn}), and its annotations may be drawn on either: "
-        "set data.exif_orientation to stored, or to upright if they are drawn on what viewers show"
-    )
+    upright = ImageOps.exif_transpose(image)
+    if orientation == "auto" and not fits((upright.height, upright.width), annotated):
+        return image
+    return upright
 
 
 def reason(error: Exception) -> str:

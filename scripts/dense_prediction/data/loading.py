@@ -41,6 +41,7 @@ class CheckedSplit:
     def __init__(self, split: UncheckedSplit, skip: bool) -> None:
         self.split = split
         self.skip = skip
+        self.glance = getattr(split, "glance", None)
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
 

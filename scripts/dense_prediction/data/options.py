@@ -14,7 +14,7 @@ from ..tasks import Task
 from .samples import Source
 
 
-ExifOrientation = Literal["refuse", "stored", "upright"]
+ExifOrientation = Literal["auto", "stored", "upright"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -42,7 +42,14 @@ class DataOptions(ABC):
         default="refuse", description="stop at a damaged picture or annotation, or report it and take the next sample"
     )
     exif_orientation: ExifOrientation = Field(
-        default="refuse", description="what was annotated of pictures that EXIF turns; refuse makes them bad samples"
+        default="auto",
+        description="what was annotated of pictures that EXIF turns: stored, upright as viewers show them, or auto: "
+        "as the annotated height and width say, upright where both fit",
+    )
+    crowds: Literal["ignore", "objects"] = Field(
+        default="ignore",
+        description="objects that are marked as crowds (iscrowd, VOC's difficult) are neither learnt nor missed, or "
+        "objects like all others",
     )
     max_train_samples: Positive | None = Field(default=None, description="learn from the first so many samples only")
     max_validation_samples: Positive | None = Field(

@@ -8,7 +8,7 @@ import datasets
 from ..errors import UserError
 from .options import DataOptions
 from .rows import RowReader, Rows
-from .samples import Sample, Source, Stream, UncheckedSplit
+from .samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .streaming import StreamedSplit
 
 
@@ -21,6 +21,12 @@ class RowSplit:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def glance(self, index: int) -> Glance:
+        """What is annotated of a sample, whose picture stays where it is."""
+        columns = [name for name in self.dataset.column_names if name in (self.reader.annotation_column, "name")]
+        row = self.dataset.select_columns(columns)[index]
+        return self.reader.glance(row, f"sample {index} of {self.dataset.split}")
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader.read(self.dataset[index], f"sample {index} of {self.dataset.split}", index)

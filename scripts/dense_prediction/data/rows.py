@@ -9,12 +9,12 @@ from datasets.utils.file_utils import xopen
 from PIL import Image
 
 from ..errors import UserError
-from .annotations.instances import Instance, instance_fields
-from .annotations.semantic_maps import SemanticIds, SemanticOptions
+from .annotations.instances import Instance, instance_fields, is_left_out, spellings
+from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
 from .bad_samples import BadSample
-from .images import as_seen, open_picture, reason
+from .images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
 from .options import DataOptions, ExifOrientation
-from .samples import Sample, new_sample
+from .samples import Glance, Sample, new_sample
 
 
 Row = dict[str, Any]
@@ -28,12 +28,14 @@ class RowReader(Protocol):
         labels: class names in the order of their ids.
         things: ids of the countable classes.
         image_column: where the image is.
+        annotation_column: where what is annotated is.
         category_ids: what the rows call each class; None where that is its id.
     """
 
     labels: list[str]
     things: frozenset[int]
     image_column: str
+    annotation_column: str
     category_ids: list[int] | None
 
     def undecoded(self, rows: Rows) -> Rows:
@@ -41,6 +43,9 @@ class RowReader(Protocol):
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         """The sample in an undecoded row; `place` says where the row stands."""
+
+    def glance(self, row: Row, place: str) -> Glance:
+        """What is annotated in an undecoded row, which may lack its image."""
 
 
 class SemanticReader:
@@ -53,26 +58,37 @@ class SemanticReader:
     things: frozenset[int] = frozenset()
 
     def __init__(self, options: SemanticOptions, features: datasets.Features, columns: tuple[str, str]) -> None:
-        self.image_column, self.label_column = columns
+        self.image_column, self.annotation_column = columns
         self.orientation = options.exif_orientation
         check_columns(options, features, columns)
-        label = features[self.label_column]
+        label = features[self.annotation_column]
         self.label_is_image = is_picture(label)
-        self.labels = options.class_names(class_names(label))
+        known = class_names(label)
+        self.labels = options.class_names(known)
+        if known and known != self.labels and set(self.labels) <= set(known):
+            raise UserError(
+                f"data.labels={self.labels}: a map has all its classes, in the order of their ids: {', '.join(known)}"
+            )
         self.category_ids = options.category_ids(self.labels)
         self.ids = SemanticIds.of(options, self.labels)
 
     def undecoded(self, rows: Rows) -> Rows:
         rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
-        return rows.cast_column(self.label_column, datasets.Image(decode=False)) if self.label_is_image else rows
+        return rows.cast_column(self.annotation_column, datasets.Image(decode=False)) if self.label_is_image else rows
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image")
-        label = row[self.label_column]
-        ids = np.array(decode(label, f"{name}: label")) if self.label_is_image else to_array(label, name)
+        ids = self._ids(row, name)
+        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image", ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
         return new_sample(image, name, image_id) | {"semantic_map": semantic_map}
+
+    def glance(self, row: Row, place: str) -> Glance:
+        return count_ids(self._ids(row, name := row_name(row, place, self.image_column)), name)
+
+    def _ids(self, row: Row, name: str) -> np.ndarray:
+        label = row[self.annotation_column]
+        return np.array(decode(label, f"{name}: label")) if self.label_is_image else to_array(label, name)
 
 
 class ObjectsReader:
@@ -88,33 +104,54 @@ class ObjectsReader:
     def __init__(
         self, options: DataOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
     ) -> None:
-        self.image_column, self.objects_column = columns
+        self.image_column, self.annotation_column = columns
         self.box_format, self.orientation = box_format, options.exif_orientation
         check_columns(options, features, columns)
-        fields = object_features(features[self.objects_column])
+        fields = object_features(features[self.annotation_column])
         missing = [field for field in ("bbox", "category") if field not in fields]
         if missing:
-            raise UserError(f"{options.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
-        self.labels = options.class_names(class_names(fields["category"]))
+            raise UserError(f"{options.path}: column {self.annotation_column!r} has no {' and no '.join(missing)}")
+        known = class_names(fields["category"])
+        self.labels = options.class_names(known)
         self.things = frozenset(range(len(self.labels)))
-        # Some datasets write the names themselves.
-        self.label_ids = {key: place for place, name in enumerate(self.labels) for key in (place, name)}
+        # A recipe chooses among the names of the data, or names the ids of data whose names it does not use.
+        self.names = dict(enumerate(known if known and set(self.labels) <= set(known) else self.labels))
+        self.spellings, self.crowds = spellings(self.labels), options.crowds == "ignore"
 
     def undecoded(self, rows: Rows) -> Rows:
         return rows.cast_column(self.image_column, datasets.Image(decode=False))
 
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
-        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image")
-        objects = [self._instance(fields) for fields in as_list(row[self.objects_column], name)]
+        annotated = row.get("height"), row.get("width")
+        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image", annotated)
+        found = as_list(row[self.annotation_column], name)
+        objects = [self._instance(fields) for fields in found if not self._is_left_out(fields)]
         boxes = instance_fields(objects, (image.height, image.width), name, self.box_format)
         return new_sample(image, name, image_id) | boxes
 
-    def _instance(self, fields: Row) -> Instance:
+    def glance(self, row: Row, place: str) -> Glance:
+        objects = as_list(row[self.annotation_column], row_name(row, place, self.image_column))
+        found = [self._category(fields) for fields in objects if self._crowd(fields) != 1]
+        return Glance(found, crowds=len(objects) - len(found))
+
+    def _category(self, fields: Row) -> str | None:
+        """The name of an object's category, if it has one; some datasets write the names themselves."""
         category = fields.get("category")
-        label = self.label_ids.get(category) if isinstance(category, int | str) else None
-        is_crowd = fields.get("is_crowd") or fields.get("iscrowd")
-        return Instance(fields.get("bbox"), label, category, is_crowd, fields.get("area"))
+        if isinstance(category, int):
+            return self.names.get(category)
+        return category if isinstance(category, str) else None
+
+    def _is_left_out(self, fields: Row) -> bool:
+        return (category := self._category(fields)) is not None and is_left_out(category, self.spellings)
+
+    def _crowd(self, fields: Row) -> Any:
+        return (fields.get("is_crowd") or fields.get("iscrowd")) if self.crowds else None
+
+    def _instance(self, fields: Row) -> Instance:
+        category = self._category(fields)
+        label = self.labels.index(category) if category in self.labels else None
+        return Instance(fields.get("bbox"), label, fields.get("category"), self._crowd(fields), fields.get("area"))
 
 
 LISTS = datasets.List, datasets.LargeList
@@ -133,9 +170,11 @@ def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
     return open_picture(BytesIO(value["bytes"] or _content(value["path"], name)), name)
 
 
-def decode_rgb(value: dict[str, Any] | None, orientation: ExifOrientation, name: str) -> Image.Image:
+def decode_rgb(
+    value: dict[str, Any] | None, orientation: ExifOrientation, name: str, annotated: AnnotatedSize = NOT_SAID
+) -> Image.Image:
     """As `decode`, in RGB and as `orientation` says."""
-    return as_seen(decode(value, name), orientation, name)
+    return as_seen(decode(value, name), orientation, name, annotated)
 
 
 def _content(path: str, name: str) -> bytes:
@@ -199,7 +238,7 @@ def as_list(objects: Any, name: str) -> list[Row]:
 
 def row_file(row: Row, image_column: str) -> str | None:
     """The file that the row's image was read from, or what the row itself is called, if it says."""
-    return (row[image_column] or {}).get("path") or row.get("name")
+    return (row.get(image_column) or {}).get("path") or row.get("name")
 
 
 def row_name(row: Row, place: str, image_column: str) -> str:

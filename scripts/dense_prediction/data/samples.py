@@ -1,8 +1,8 @@
 """What a sample is, whatever it was read from, and what sets of samples there are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
@@ -26,8 +26,28 @@ of which `tensors.to_tensors` makes what `load_data` gives: `image` as tv_tensor
 """
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What is annotated of one picture, read without the picture.
+
+    Attributes:
+        objects: the categories of its objects or segments that are no crowds, None for one that the data do not name.
+        crowds: how many more are marked as crowds.
+        pixels: of a label map: how many pixels have each of the ids in the file.
+        name: of a label map, as messages call it.
+    """
+
+    objects: Sequence[str | None] = ()
+    crowds: int = 0
+    pixels: Mapping[int, int] = field(default_factory=dict)
+    name: str = ""
+
+
 class UncheckedSplit(Protocol):
-    """What a format reads: a finite set of samples in any order, of which a bad one raises `BadSample`."""
+    """What a format reads: a finite set of samples in any order, of which a bad one raises `BadSample`.
+
+    With a method `glance`, from an index to a `Glance` or `BadSample`, it can be looked at before a training.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
@@ -35,6 +55,9 @@ class UncheckedSplit(Protocol):
 
 class Split(Protocol):
     """A finite set of samples that can be read in any order; None is a bad sample that is to be skipped."""
+
+    glance: Callable[[int], Glance] | None
+    """What is annotated of a sample, or `BadSample`; None where a format cannot tell without the picture."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample | None: ...
@@ -56,6 +79,8 @@ class Stream(ABC):
     `len` may have to read all of it.
     """
 
+    glance: Callable[[int], Glance] | None = None
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -65,6 +90,10 @@ class Stream(ABC):
     @abstractmethod
     def is_empty(self) -> bool:
         """Whether there is no sample, which is known from the first."""
+
+    def glances(self) -> Iterator[Callable[[], Glance]]:
+        """As `glance` of a split, of one sample after the other, from the first on."""
+        return iter(())
 
     @abstractmethod
     def shuffled(self, seed: int) -> EndlessSamples:
@@ -99,6 +128,7 @@ class FirstSamples:
     def __init__(self, split: Split, length: int) -> None:
         self.split = split
         self.length = min(length, len(split))
+        self.glance = split.glance
 
     def __len__(self) -> int:
         return self.length

@@ -8,6 +8,7 @@ depends on the seed alone, however many readers there are. The price is that eac
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from zlib import crc32
 
@@ -18,7 +19,7 @@ from ..errors import UserError
 from ..seeds import mix
 from .bad_samples import BadSample, log_skipped, refuse_unless
 from .rows import Row, RowReader, row_file, row_name
-from .samples import Sample, Stream
+from .samples import Glance, Sample, Stream
 from .tensors import to_tensors
 
 
@@ -91,6 +92,11 @@ class StreamedSplit(Stream):
     def num_skipped(self) -> int:
         """How many different samples have been passed over so far."""
         return int(self._skipped.sum())
+
+    def glances(self) -> Iterator[Callable[[], Glance]]:
+        """What is annotated in each row, from the first on, in a reading of its own."""
+        for position, row in enumerate(iterate(self.rows)):
+            yield partial(self.reader.glance, row, f"streamed {self.rows.split}, row {position}")
 
     def to_sample(self, row: Row, position: int) -> Sample | None:
         """The sample in a row; one without a file is named by its position."""

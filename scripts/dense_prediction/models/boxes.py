@@ -14,9 +14,9 @@ from transformers.loss.loss_for_object_detection import ImageLoss
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from ..batches.geometry import Geometry, Size, geometries
+from ..batches.loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..tasks import Task
-from .loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 
 
 CLASS_PROBABILITY = 0.01

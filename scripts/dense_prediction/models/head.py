@@ -11,9 +11,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vit_comer.heads import SupportedHead
 
+from ..batches.loss_counts import Counts, divide_whole
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..tasks import Task
-from .loss_counts import Counts, divide_whole
 
 
 Output = Any
@@ -42,7 +42,7 @@ class Head:
         size_divisor: height and width of `pixel_values` are padded to multiples of it.
         count: a batch and the config -> what the terms of the loss are divided by; None where each pass of a step
             weighs the same.
-        divide: makes the loss of a pass divide by what the step's passes have on average, see `loss_counts`.
+        divide: makes the loss of a pass divide by what the step's passes have on average, see `batches.loss_counts`.
         record_matches: while it lasts, each forward pass with a loss adds its matches to the list that it yields; of
             heads of which `count` cannot tell them.
         may_leave_out: whether a batch without any object leaves parameters without a gradient.

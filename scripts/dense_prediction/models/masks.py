@@ -17,10 +17,10 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..batches.geometry import Geometry, geometries
+from ..batches.loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX, VOID
 from ..tasks import Task
-from .loss_counts import Counts, Method, count_matched, weighing_classes, wrapped
 from .semantic import pad_to, semantic_predictions
 
 

@@ -7,10 +7,10 @@ from torch.nn.functional import pad
 from transformers import PreTrainedConfig
 
 from ..batches.geometry import Geometry, geometries
+from ..batches.loss_counts import Counts
 from ..batches.types import Batch, Prediction, PredictionOptions, Tensors
 from ..data.samples import IGNORE_INDEX
 from ..tasks import Task
-from .loss_counts import Counts
 
 
 class DenseOutput(Protocol):

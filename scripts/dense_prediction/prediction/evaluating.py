@@ -1,6 +1,7 @@
 """A trained model measured on the data of a recipe."""
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
 from ..training.results import device_name, library_versions
 
+
+_logger = logging.getLogger(__name__)
 
 SMALLER = (
     "measure smaller pictures (transforms.evaluation_resize and shortest_edges) or, of semantic segmentation, windows "
@@ -52,8 +55,12 @@ class Measurement:
         self.experiment = Experiment(recipe, head_of(self._network))
         check_fits(self._network, self.experiment.data, self.experiment.task)
         check_normalization(processor, recipe)
+        self._samples()  # which may not be there
+        self.experiment.look_at_data(f"{split}_split")
+        self.recipe = self.experiment.recipe
         samples, started = self._samples(), time.perf_counter()
         self.numbers = self._measure(samples)
+        self._warn_of_nothing()
         skipped = sum(gather_object([samples.num_skipped]))
         seconds = round(time.perf_counter() - started, 1)
         self.counts = {"pictures": len(samples), "skipped": skipped, "seconds": seconds}
@@ -76,6 +83,11 @@ class Measurement:
                 raise
             raise UserError(f"out of memory; {SMALLER}") from error
 
+    def _warn_of_nothing(self) -> None:
+        primary = self.experiment.new_metric().primary
+        if self.numbers[primary] is None and self.accelerator.is_main_process:
+            _logger.warning("%s is null: nothing in the %s split was there to be found", primary, self.split)
+
     def content(self) -> dict[str, Any]:
         """The numbers, what was measured and on what, as JSON takes it."""
         recipe, accelerator = self.recipe, self.accelerator
@@ -89,6 +101,7 @@ class Measurement:
             "mixed_precision": recipe.training.mixed_precision,
             "device": device_name(accelerator.device),
             "processes": accelerator.num_processes,
+            "data": self.experiment.data_record(),
             "versions": library_versions(),
             **self.counts,
             "metrics": self.numbers,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.formats import data_fields, format_of
+from ..data.options import DataOptions
 from ..options import Tree, fields_of
 from .keys import default_of
 from .shipped import presets
@@ -19,9 +20,12 @@ def modernized(tree: Tree) -> Tree:
 
     There all formats of data had the same keys, and a run wrote all of them down: a key of another format goes if it
     says nothing, and in a recipe that a run wrote down, which has a name, in any case. Presets were called by the
-    paths that their files have in a checkout.
+    paths that their files have in a checkout. What was refused by default, a picture that EXIF turns, is now read as
+    it was annotated.
     """
     if isinstance(data := tree.get("data"), dict):
+        if data.get("exif_orientation") == "refuse":
+            data = data | {"exif_orientation": fields_of(DataOptions)["exif_orientation"].default}
         data = without_foreign_keys(data, lambda key, value: "name" in tree or _is_default(key, value))
         tree = tree | {"data": data}
     return with_preset_name(tree)

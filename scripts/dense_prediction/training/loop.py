@@ -64,6 +64,8 @@ class TrainingRun:
         checkpoint = find_checkpoint(recipe)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
             self.experiment = Experiment(recipe)
+        self.experiment.look_at_data("train_split", "validation_split")
+        self.recipe = recipe = self.experiment.recipe
         self.state = self._read_state(checkpoint)
         self.metric = self.experiment.new_metric().primary
         set_seed(recipe.seed)
@@ -297,6 +299,7 @@ class TrainingRun:
             self.state,
             accelerator.device,
             metric=self.metric,
+            data=self.experiment.data_record(),
             processes=accelerator.num_processes,
             finished=finished,
         )

@@ -19,11 +19,19 @@ LIBRARIES = ("torch", "torchvision", "transformers", "timm", "accelerate", "data
 
 
 def write_results(
-    recipe: Recipe, state: RunState, device: torch.device, *, metric: str, processes: int = 1, finished: bool = True
+    recipe: Recipe,
+    state: RunState,
+    device: torch.device,
+    *,
+    metric: str,
+    data: dict[str, Any],
+    processes: int = 1,
+    finished: bool = True,
 ) -> Path:
     """Write the file into the output folder and return its path.
 
     Args:
+        data: what the splits hold, see `Experiment.data_record`.
         metric: key of the number that chose the best model.
         finished: whether the run has come to its end.
     """
@@ -32,6 +40,7 @@ def write_results(
     content: dict[str, Any] = {"name": recipe.name, "task": recipe.task, "seed": recipe.seed, "finished": finished}
     content |= {"best": best, **dataclasses.asdict(state)}
     content |= {"device": device_name(device), "processes": processes}
+    content["data"] = data
     content["versions"] = library_versions()
     content["recipe"] = dataclasses.asdict(recipe)
     write_text(path, json.dumps(content, indent=1) + "\n")

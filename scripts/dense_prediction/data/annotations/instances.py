@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..bad_samples import BadSample
+from ..images import AnnotatedSize, fits
 
 
 Size = tuple[int, int]
@@ -34,14 +35,24 @@ class Instance:
     mask: np.ndarray | None = None
 
 
-def check_size(size: Size, annotated: tuple[float | None, float | None], path: Path) -> None:
-    """Compare a picture with the height and width that its annotation gives; None or 0 stands for unknown.
+def check_size(size: Size, annotated: AnnotatedSize, path: Path) -> None:
+    """Compare a picture with the height and width that its annotation gives.
 
     Raises:
         BadSample: they differ, so that the boxes are those of another picture.
     """
-    if any(side and side != found for side, found in zip(annotated, size)):
+    if not fits(size, annotated):
         raise BadSample(f"{path} has height and width {size}, but was annotated as {annotated}")
+
+
+def spellings(labels: Sequence[str]) -> frozenset[str]:
+    """The names of classes by which `is_left_out` knows them."""
+    return frozenset(label.strip().casefold() for label in labels)
+
+
+def is_left_out(category: str, known: frozenset[str]) -> bool:
+    """Whether a category is none of the `spellings` of classes: the recipe leaves it out, and has not misspelt it."""
+    return category.strip().casefold() not in known
 
 
 def instance_fields(

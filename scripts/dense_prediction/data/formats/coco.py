@@ -11,8 +11,8 @@ from ..annotations.coco_masks import decode_segmentation
 from ..annotations.instances import Instance, check_size, instance_fields
 from ..bad_samples import BadSample
 from ..images import read_rgb
-from ..samples import Sample, Source, UncheckedSplit, new_sample
-from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
+from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
+from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -45,9 +45,10 @@ class CocoSplit:
     def __init__(self, file: CocoFile, images: Path, labels: list[str], masks: bool, options: CocoOptions) -> None:
         self.records = file.records(options.skips_bad_samples)
         self.images = images
-        self.labels = file.category_labels(labels)
+        self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.masks = masks
-        self.orientation = options.exif_orientation
+        self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
+        self.objects = file.objects(None, self.crowds)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -55,12 +56,18 @@ class CocoSplit:
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
         path = image_path(self.images, fields)
-        image = read_rgb(path, self.orientation)
+        annotated = fields.get("height"), fields.get("width")
+        image = read_rgb(path, self.orientation, annotated)
         size = image.height, image.width
-        check_size(size, (fields.get("height"), fields.get("width")), path)
-        instances = [self._instance(annotation, size, path) for annotation in annotations]
+        check_size(size, annotated, path)
+        kept = [annotation for annotation in annotations if not is_left_out(annotation, self.left_out)]
+        instances = [self._instance(annotation, size, path) for annotation in kept]
         objects = instance_fields(instances, size, str(path), masks=self.masks)
         return new_sample(image, str(path), fields["id"]) | objects
+
+    def glance(self, index: int) -> Glance:
+        """Of which categories its objects are."""
+        return self.objects[index]
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int], path: Path) -> Instance:
         name = f"{path}: annotation {annotation.get('id')}"
@@ -71,7 +78,7 @@ class CocoSplit:
             box,
             self.labels.get(category),
             category,
-            annotation.get("iscrowd", False),
+            self.crowds and annotation.get("iscrowd", False),
             annotation.get("area"),
             decode_segmentation(annotation.get("segmentation"), size, name) if self.masks else None,
         )

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ..bad_samples import HINT, BadSample
 from ..options import SplitPlaces
+from ..samples import Glance
 
 
 _logger = logging.getLogger(__name__)
@@ -74,6 +75,20 @@ class CocoFile(CocoImages):
             if category["name"] in positions
         }
 
+    def left_out(self, labels: list[str]) -> frozenset[int]:
+        """Ids of the categories of which there is no class: the recipe leaves them out, or another file has none."""
+        return frozenset(category["id"] for category in self.categories if category["name"] not in labels)
+
+    def objects(self, part: str | None, crowds: bool) -> "PackedObjects":
+        """Of which categories the objects of each image are.
+
+        Args:
+            part: which list of an annotation holds them; None where each annotation is one.
+            crowds: count those that are marked as crowds by themselves.
+        """
+        names = {category["id"]: category["name"] for category in self.categories}
+        return PackedObjects(self.images, _object_fields(self.annotations, part), names, crowds)
+
     def records(self, skip: bool) -> "PackedRecords":
         """For each image the pair of its fields and its annotations.
 
@@ -107,6 +122,12 @@ def image_path(folder: Path, fields: Fields) -> Path:
     return folder / name
 
 
+def is_left_out(fields: Fields, left_out: Collection[int]) -> bool:
+    """Whether an object is of a category that is no class."""
+    category = fields.get("category_id")
+    return isinstance(category, int) and category in left_out
+
+
 class PackedRecords:
     """A list of JSON values in one block of memory, which forked loading processes share.
 
@@ -124,6 +145,49 @@ class PackedRecords:
     def __getitem__(self, index: int) -> Any:
         start, end = self._bounds[index : index + 2]
         return json.loads(self._text[start:end].tobytes())
+
+
+class PackedObjects:
+    """The categories of each image's objects as a few numbers, which can be looked at in seconds."""
+
+    def __init__(
+        self, images: list[Fields], objects: Iterable[tuple[Any, Fields]], names: dict[int, str], crowds: bool
+    ) -> None:
+        places = {image["id"]: place for place, image in enumerate(images)}
+        codes = {category: code for code, category in enumerate(names)}
+        found = [
+            (places[image], _CROWD if crowds and fields.get("iscrowd") == 1 else _code(fields, codes))
+            for image, fields in objects
+            if isinstance(image, int) and image in places
+        ]
+        table = np.array(found, dtype=np.int32).reshape(-1, 2)
+        table = table[table[:, 0].argsort(kind="stable")]
+        self._codes = table[:, 1]
+        self._bounds = np.searchsorted(table[:, 0], np.arange(len(images) + 1))
+        self._names = list(names.values())
+
+    def __getitem__(self, index: int) -> Glance:
+        start, end = self._bounds[index : index + 2]
+        codes = self._codes[start:end].tolist()
+        objects = [None if code == _UNKNOWN else self._names[code] for code in codes if code != _CROWD]
+        return Glance(objects, crowds=len(codes) - len(objects))
+
+
+_CROWD, _UNKNOWN = -1, -2
+
+
+def _code(fields: Fields, codes: dict[int, int]) -> int:
+    category = fields.get("category_id")
+    return codes.get(category, _UNKNOWN) if isinstance(category, int) else _UNKNOWN
+
+
+def _object_fields(annotations: list[Fields], part: str | None) -> Iterator[tuple[Any, Fields]]:
+    """Each object with the id of its image; what is no object is left to the reader of the sample."""
+    for annotation in annotations:
+        objects = [annotation] if part is None else annotation.get(part)
+        for fields in objects if isinstance(objects, list) else []:
+            if isinstance(fields, dict):
+                yield annotation["image_id"], fields
 
 
 def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:

@@ -1,5 +1,6 @@
 """Panoptic segmentation from COCO's JSON files and PNGs, whose colours are the numbers of segments."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +13,8 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..bad_samples import BadSample
 from ..images import read, read_rgb
-from ..samples import VOID, Sample, Source, UncheckedSplit, new_sample
-from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path
+from ..samples import VOID, Glance, Sample, Source, UncheckedSplit, new_sample
+from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
 
 NO_SEGMENT = 0
@@ -46,8 +47,9 @@ class PanopticSplit:
     ) -> None:
         self.records = file.records(options.skips_bad_samples)
         self.images, self.masks = images, masks
-        self.labels = file.category_labels(labels)
-        self.orientation = options.exif_orientation
+        self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
+        self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
+        self.objects = file.objects("segments_info", self.crowds)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -58,38 +60,51 @@ class PanopticSplit:
         if len(annotations) != 1:
             raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
         mask_path = self.masks / annotations[0].get("file_name", "")
-        image = read_rgb(path, self.orientation)
-        numbers = _segment_numbers(mask_path, (image.height, image.width))
+        numbers = _segment_numbers(mask_path)
+        image = read_rgb(path, self.orientation, numbers.shape)
+        if numbers.shape != (image.height, image.width):
+            raise BadSample(f"{mask_path} has height and width {numbers.shape}, its image {image.height, image.width}")
         segments = self._segments(annotations[0], numbers, mask_path)
         return new_sample(image, str(path), fields["id"]) | segments
 
+    def glance(self, index: int) -> Glance:
+        """Of which categories its segments are."""
+        return self.objects[index]
+
     def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, np.ndarray]:
         segments = annotation.get("segments_info", [])
-        for segment in segments:
-            if segment.get("category_id") not in self.labels or "id" not in segment:
-                raise BadSample(f"{path}: a segment has no id or an unknown category: {segment}")
+        left_out = [segment["id"] for segment in segments if self._check(segment, path)]
+        kept = [segment for segment in segments if not is_left_out(segment, self.left_out)]
+        crowds = [self.crowds and bool(segment.get("iscrowd")) for segment in kept]
         return {
-            "segment_map": segment_map(numbers, [segment["id"] for segment in segments], path),
-            "labels": np.array([self.labels[segment["category_id"]] for segment in segments], dtype=np.int64),
-            "is_crowd": np.array([bool(segment.get("iscrowd")) for segment in segments], dtype=bool),
+            "segment_map": segment_map(numbers, [segment["id"] for segment in kept], path, left_out),
+            "labels": np.array([self.labels[segment["category_id"]] for segment in kept], dtype=np.int64),
+            "is_crowd": np.array(crowds, dtype=bool),
         }
 
+    def _check(self, segment: dict[str, Any], path: Path) -> bool:
+        """Whether a segment, which is a good one, is of a category that is no class."""
+        if "id" not in segment or (segment.get("category_id") not in self.labels.keys() | self.left_out):
+            raise BadSample(f"{path}: a segment has no id or an unknown category: {segment}")
+        return is_left_out(segment, self.left_out)
 
-def segment_map(numbers: np.ndarray, known: list[int], path: Path) -> np.ndarray:
-    """Numbers of segments (H, W) -> their positions in `known`, and `VOID`.
+
+def segment_map(numbers: np.ndarray, known: list[int], path: Path, left_out: Sequence[int] = ()) -> np.ndarray:
+    """Numbers of segments (H, W) -> their positions in `known`, and `VOID`, also for those that are left out.
 
     Raises:
         BadSample: the picture and the list name different segments, or there is none.
     """
     present, places = np.unique(numbers, return_inverse=True)
-    listed = {number: position for position, number in enumerate(known)} | {NO_SEGMENT: VOID}
+    listed = dict.fromkeys(left_out, VOID) | {number: position for position, number in enumerate(known)}
+    listed |= {NO_SEGMENT: VOID}
     unknown = [number for number in present.tolist() if number not in listed]
     if unknown:
         raise BadSample(f"{path} shows segments {unknown[:5]} that its annotation does not list")
-    empty = sorted(set(known) - set(present.tolist()))
+    empty = sorted({*known, *left_out} - set(present.tolist()))
     if empty:
         raise BadSample(f"{path} shows no pixel of the segments {empty[:5]} that its annotation lists")
-    if not known:
+    if not known and not left_out:
         raise BadSample(f"{path} shows no segment")
     return np.array([listed[number] for number in present.tolist()])[places].reshape(numbers.shape)
 
@@ -102,9 +117,7 @@ def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:
     return frozenset(position for position, label in enumerate(labels) if label in countable)
 
 
-def _segment_numbers(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+def _segment_numbers(path: Path) -> np.ndarray:
     """(H, W) int64: red + 256 green + 256 * 256 blue."""
     colors = np.array(read(path).convert("RGB"), dtype=np.int64)
-    if colors.shape[:2] != image_size:
-        raise BadSample(f"{path} has height and width {colors.shape[:2]}, its image {image_size}")
     return colors @ np.array([1, 256, 256 * 256])

@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
-from ..annotations.semantic_maps import SemanticIds, SemanticOptions
+from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
 from ..images import read, read_rgb
 from ..options import ExifOrientation, SplitPlaces
-from ..samples import Sample, Source, new_sample
+from ..samples import Glance, Sample, Source, new_sample
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -52,9 +52,15 @@ class MaskSplit:
 
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
-        image, ids = read_rgb(image_path, self.orientation), np.array(read(mask_path))
+        ids = np.array(read(mask_path))
+        image = read_rgb(image_path, self.orientation, ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
+
+    def glance(self, index: int) -> Glance:
+        """How many pixels of a mask have each id."""
+        path = self.pairs[index][1]
+        return count_ids(np.array(read(path)), str(path))
 
 
 def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:

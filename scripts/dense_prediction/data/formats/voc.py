@@ -1,6 +1,6 @@
 """Pascal VOC: a box for each object in XML files, or masks of class ids whose borders are void."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 from xml.etree import ElementTree
@@ -10,12 +10,12 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
-from ..annotations.instances import Instance, check_size, instance_fields
+from ..annotations.instances import Instance, check_size, instance_fields, is_left_out, spellings
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
 from ..images import read_rgb
-from ..options import ExifOrientation, it_has
-from ..samples import Sample, Source, new_sample
+from ..options import it_has
+from ..samples import Glance, Sample, Source, new_sample
 from .folders import MaskSplit
 
 
@@ -38,11 +38,11 @@ class VocOptions(SemanticOptions):
 class VocBoxes:
     """Detection samples; objects marked as difficult are crowds: neither learnt nor missed."""
 
-    def __init__(self, root: Path, stems: Sequence[str], labels: list[str], orientation: ExifOrientation) -> None:
+    def __init__(self, root: Path, stems: Sequence[str], labels: list[str], options: VocOptions) -> None:
         self.root = root
         self.stems = stems
-        self.labels = labels
-        self.orientation = orientation
+        self.labels, self.spellings = labels, spellings(labels)
+        self.orientation, self.crowds = options.exif_orientation, options.crowds
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -51,16 +51,26 @@ class VocBoxes:
         stem = self.stems[index]
         path = self.root / "Annotations" / f"{stem}.xml"
         annotation = _parse(path)
-        objects = [self._instance(element, path) for element in annotation.iter("object")]
-        image_path = image_file(self.root, stem)
-        image = read_rgb(image_path, self.orientation)
+        kept = [element for element in _objects(annotation) if not is_left_out(_name(element), self.spellings)]
+        objects = [self._instance(element, path) for element in kept]
+        image_path, annotated = image_file(self.root, stem), _annotated_size(annotation, path)
+        image = read_rgb(image_path, self.orientation, annotated)
         size = image.height, image.width
-        check_size(size, _annotated_size(annotation, path), image_path)
+        check_size(size, annotated, image_path)
         boxes = instance_fields(objects, size, str(path), "xyxy")
         return new_sample(image, str(image_path), index) | boxes
 
+    def glance(self, index: int) -> Glance:
+        """Of which categories its objects are."""
+        objects = list(_objects(_parse(self.root / "Annotations" / f"{self.stems[index]}.xml")))
+        found = [_name(element) for element in objects if not self._is_crowd(element)]
+        return Glance(found, crowds=len(objects) - len(found))
+
+    def _is_crowd(self, element: ElementTree.Element) -> bool:
+        return self.crowds == "ignore" and element.findtext("difficult", "0").strip() == "1"
+
     def _instance(self, element: ElementTree.Element, path: Path) -> Instance:
-        category = element.findtext("name", "").strip()
+        category = _name(element)
         label = self.labels.index(category) if category in self.labels else None
         try:
             left, top, right, bottom = (float(element.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
@@ -68,14 +78,14 @@ class VocBoxes:
             raise BadSample(f"{path}: an object of category {category!r} has no box of four numbers") from error
         # The first pixel is number 1, and the last one belongs to the box.
         box = (left - 1, top - 1, right, bottom)
-        return Instance(box, label, category, is_crowd=element.findtext("difficult", "0").strip() == "1")
+        return Instance(box, label, category, is_crowd=self._is_crowd(element))
 
 
 def _open_boxes(options: VocOptions) -> Source:
     root, labels = options.root_folder(), options.class_names(None)
 
     def open_split(key: str) -> VocBoxes:
-        return VocBoxes(root, _stems(options, root / "ImageSets" / "Main", key), labels, options.exif_orientation)
+        return VocBoxes(root, _stems(options, root / "ImageSets" / "Main", key), labels, options)
 
     return Source(labels, frozenset(range(len(labels))), open_split)
 
@@ -90,6 +100,15 @@ def _open_masks(options: VocOptions) -> Source:
         return MaskSplit(pairs, ids, options.exif_orientation)
 
     return Source(labels, frozenset(), open_split, options.category_ids(labels))
+
+
+def _objects(annotation: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    return annotation.iter("object")
+
+
+def _name(element: ElementTree.Element) -> str:
+    """The category of an object."""
+    return element.findtext("name", "").strip()
 
 
 def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float, float]:

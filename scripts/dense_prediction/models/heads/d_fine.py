@@ -11,9 +11,9 @@ from transformers.loss.loss_d_fine import DFineLoss
 
 from modeling_vit_comer.heads import supported_head
 
+from ...batches.loss_counts import Counts, Method, share, wrapped
 from ...batches.types import Tensors
 from ..head import Head
-from ..loss_counts import Counts, Method, share, wrapped
 from ..real_time import REAL_TIME
 
 

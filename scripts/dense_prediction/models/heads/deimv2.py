@@ -16,10 +16,10 @@ from transformers.loss.loss_deimv2 import Deimv2Loss
 
 from modeling_vit_comer.heads import supported_head
 
+from ...batches.loss_counts import Counts, Method, wrapped
 from ...batches.types import Batch
 from ..boxes import count_boxes
 from ..head import Head
-from ..loss_counts import Counts, Method, wrapped
 from ..real_time import REAL_TIME
 from .d_fine import Pairs, dividing_distributions
 

@@ -36,6 +36,8 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
         warn_of_step_size(recipe.training, arguments.world_size)
     with arguments.main_process_first():  # fills the cache that the others read
         experiment = Experiment(recipe)
+    experiment.look_at_data("train_split", "validation_split", *(["test_split"] if flags.get("do_predict") else []))
+    recipe = experiment.recipe
     _complete(arguments, experiment, flags)
     check_checkpoints(arguments)
     seconds = 0.0

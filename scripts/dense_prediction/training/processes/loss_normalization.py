@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
 
+from ...batches.loss_counts import Counts
 from ...batches.types import Batch
 from ...experiment import Experiment
 from ...models.head import Head
-from ...models.loss_counts import Counts
 
 
 class SharedNormalization:

@@ -1,0 +1,215 @@
+"""A look at the data before the first step: what is annotated, and how much of it was looked at."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..tasks import Task
+from .annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions, may_be_white
+from .bad_samples import BadSample, refuse_unless
+from .loading import Data
+from .options import DataOptions
+from .samples import Glance, Split, Stream
+
+
+SECONDS = 12.0
+"""For each split, of which two are looked at."""
+
+MOST_FILES = 200
+"""Label files, and rows of a stream, that are looked at; of anything else all that there is time for."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The glances at a split.
+
+    Attributes:
+        pictures: that it has; None of a stream that was not seen to its end.
+        bad: how many more samples are bad ones.
+    """
+
+    pictures: int | None
+    glances: Sequence[Glance]
+    bad: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a look at a split has found.
+
+    Attributes:
+        pictures: that the split has; None of a stream that was not seen to its end.
+        looked_at: so many of them, bad ones included.
+        bad: of these, samples that cannot be used.
+        unit: what is counted, "pixels" of label maps or "objects" (and segments).
+        by_class: how many there are of each class, 0 where none was seen.
+        left_out: how many objects there are of each category that is no class.
+        crowds: how many objects are marked as crowds.
+        void_share: of the pixels, those without a label.
+        most: objects, or classes of a label map, in one picture.
+        values: ids that stand in the label files.
+        unknown: those of them that are neither a class nor void, and a file that holds one.
+    """
+
+    pictures: int | None
+    looked_at: int
+    bad: int
+    unit: str
+    by_class: dict[str, int]
+    left_out: dict[str, int]
+    crowds: int
+    void_share: float
+    most: int
+    values: list[int]
+    unknown: tuple[list[int], str]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every picture was looked at."""
+        return self.looked_at == self.pictures
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_class.values())
+
+    @property
+    def absent(self) -> list[str]:
+        """The classes of which nothing was seen."""
+        return [label for label, count in self.by_class.items() if count == 0]
+
+    def plain(self) -> dict[str, Any]:
+        """As results have it."""
+        return dataclasses.asdict(self) | {"unknown": self.unknown[0]}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in the splits that were looked at, by the names of their keys.
+
+    Attributes:
+        options: those of the recipe, with what the label files decide.
+    """
+
+    options: DataOptions
+    facts: dict[str, Facts]
+
+
+def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -> Inspection:
+    """Look at the splits of `keys`, such as `train_split`. What is learnt, and the order of it, stay as they are.
+
+    Raises:
+        UserError: a bad sample was met that is not to be skipped.
+    """
+    seen = {key: look(_split_of(data, key), options.skips_bad_samples) for key in keys if key != "train_split"}
+    if "train_split" in keys or _is_open(options, data.labels):
+        seen = {"train_split": look(data.train, options.skips_bad_samples)} | seen
+    if _is_open(options, data.labels) and is_white(seen["train_split"]):
+        options = dataclasses.replace(options, foreground_255=True)  # type: ignore[call-arg]  # of SemanticOptions
+    ids = SemanticIds.of(options, data.labels) if isinstance(options, SemanticOptions) else None
+    facts = {key: facts_of(seen[key], data.labels, ids) for key in keys if seen[key].glances or seen[key].bad}
+    return Inspection(options, facts)
+
+
+def look(split: Split | Stream, skip: bool, seconds: float = SECONDS) -> Seen:
+    """What is annotated of a split's pictures, taken from all over it, or of a stream's first ones.
+
+    Args:
+        skip: count bad samples instead of raising `UserError`.
+    """
+    end, found, bad = time.monotonic() + seconds, [], 0
+    is_stream = isinstance(split, Stream)
+    for glance in _glances(split):
+        try:
+            found.append(glance())
+        except BadSample as error:
+            refuse_unless(skip, error)
+            bad += 1
+        is_costly = is_stream or (bool(found) and bool(found[-1].pixels))
+        if time.monotonic() > end or (is_costly and len(found) + bad >= MOST_FILES):
+            return Seen(None if is_stream else len(split), found, bad)
+    return Seen(len(found) + bad, found, bad)
+
+
+def is_white(seen: Seen) -> bool:
+    """Whether label files hold 0 and 255 alone, as drawing programs write the masks of one class."""
+    return {value for glance in seen.glances for value in glance.pixels} == {0, WHITE}
+
+
+def facts_of(seen: Seen, labels: Sequence[str], ids: SemanticIds | None) -> Facts:
+    """The sums over a look.
+
+    Args:
+        ids: what the ids of label maps mean.
+    """
+    if ids is not None and any(glance.pixels for glance in seen.glances):
+        return _facts_of_maps(seen, labels, ids)
+    objects = [[name for name in glance.objects if name is not None] for glance in seen.glances]
+    counts = Counter(name for names in objects for name in names)
+    return Facts(
+        pictures=seen.pictures,
+        looked_at=len(seen.glances) + seen.bad,
+        bad=seen.bad,
+        unit="objects",
+        by_class={label: counts[label] for label in labels},
+        left_out={name: count for name, count in sorted(counts.items()) if name not in set(labels)},
+        crowds=sum(glance.crowds for glance in seen.glances),
+        void_share=0.0,
+        most=max((sum(name in set(labels) for name in names) for names in objects), default=0),
+        values=[],
+        unknown=([], ""),
+    )
+
+
+def _facts_of_maps(seen: Seen, labels: Sequence[str], ids: SemanticIds) -> Facts:
+    counts, void, most, bad, unknown, example = Counter[int](), 0, 0, seen.bad, set[int](), ""
+    for glance in seen.glances:
+        by_class, without, strange = ids.count(glance.pixels)
+        if strange:
+            unknown, example, bad = unknown | set(strange), example or glance.name, bad + 1
+            continue
+        counts, void, most = counts + Counter(by_class), void + without, max(most, len(by_class))
+    pixels = counts.total() + void
+    return Facts(
+        pictures=seen.pictures,
+        looked_at=len(seen.glances) + seen.bad,
+        bad=bad,
+        unit="pixels",
+        by_class={label: counts[place] for place, label in enumerate(labels)},
+        left_out={},
+        crowds=0,
+        void_share=void / pixels if pixels else 0.0,
+        most=most,
+        values=sorted({value for glance in seen.glances for value in glance.pixels}),
+        unknown=(sorted(unknown), example),
+    )
+
+
+def _is_open(options: DataOptions, labels: list[str]) -> bool:
+    """Whether the label files have to say what 255 is."""
+    if not isinstance(options, SemanticOptions) or options.foreground_255 is not None:
+        return False
+    return may_be_white(options, labels)
+
+
+def _split_of(data: Data, key: str) -> Split | Stream:
+    split = getattr(data, key.removesuffix("_split"))
+    if split is None:
+        raise ValueError(f"there is no {key}")
+    return split
+
+
+def _glances(split: Split | Stream) -> Iterator[Callable[[], Glance]]:
+    if isinstance(split, Stream):
+        return split.glances()
+    glance = split.glance
+    if glance is None:
+        return iter(())
+    # A generator of its own: nothing of what a training draws may change.
+    order = np.random.default_rng(0).permutation(len(split)).tolist()
+    return (partial(glance, index) for index in order)

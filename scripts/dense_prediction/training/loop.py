@@ -70,7 +70,7 @@ class TrainingRun:
         with explained(self._whereabouts):
             self._build_model()
         self._build_loader()
-        self.normalization = SharedNormalization(self.accelerator, self.experiment)
+        self.normalization = SharedNormalization(self.accelerator, self.experiment, self.state.is_one_batch)
         if checkpoint is not None:
             restore(self.accelerator, checkpoint, self.average)
         with explained(self._whereabouts):
@@ -102,7 +102,9 @@ class TrainingRun:
         length = None if isinstance(split, Stream) else len(split)
         self.steps = training_steps(training, length, processes)
         step_size = samples_per_step(training, processes)
-        return RunState(step_size) if checkpoint is None else resumed_state(checkpoint, self.recipe, step_size)
+        if checkpoint is None:
+            return RunState(step_size, is_one_batch=True)
+        return resumed_state(checkpoint, self.recipe, step_size)
 
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator

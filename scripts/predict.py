@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
-from dense_prediction.errors import UserError
+from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
+from dense_prediction.errors import UserError, named
 from dense_prediction.prediction.image_files import (
     OVERLAY_SUFFIX,
     find_images,
@@ -58,10 +58,8 @@ class Writer:
             UserError: the image cannot be read or predicted, or a file cannot be written.
         """
         image = read_image(path)
-        try:
+        with named([str(path)]):
             prediction = self.model.predict(image)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
         described = self.model.describe(path, prediction, (image.height, image.width))
         picture = self.model.draw(image, prediction, self.legend)
         try:
@@ -94,7 +92,7 @@ def predict(arguments: argparse.Namespace, stems: dict[Path, Path]) -> None:
 def predict_all(write: Writer, stems: dict[Path, Path]) -> list[Path]:
     """Every image, with a line on stderr for each that fails; returns those. The failure of the only image raises."""
     failed = []
-    for path, stem in tqdm(stems.items(), "predicting", unit="image", disable=len(stems) == 1):
+    for path, stem in watch(stems.items(), "predicting", unit="image", shown=len(stems) > 1):
         try:
             write(path, stem)
         except UserError as error:

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.samples import Split
-from ..errors import UserError
+from ..errors import UserError, notes_of
 from ..evaluation.metrics.metric import Numbers
 from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
@@ -20,7 +20,7 @@ from ..models.heads import head_of
 from ..models.saved_models import read_model
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
-from ..training.results import device_name, library_versions
+from ..training.results import device_name, origin
 
 
 SMALLER = (
@@ -74,7 +74,7 @@ class Measurement:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"out of memory; {SMALLER}") from error
+            raise UserError(f"out of memory{notes_of(error)}; {SMALLER}") from error
 
     def content(self) -> dict[str, Any]:
         """The numbers, what was measured and on what, as JSON takes it."""
@@ -89,7 +89,7 @@ class Measurement:
             "mixed_precision": recipe.training.mixed_precision,
             "device": device_name(accelerator.device),
             "processes": accelerator.num_processes,
-            "versions": library_versions(),
+            **origin(),
             **self.counts,
             "metrics": self.numbers,
         }

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ..batches.streams import training_loader
-from ..batches.types import Batch
+from ..batches.types import Batch, names_of
 from ..data.samples import Stream
-from ..errors import UserError
+from ..errors import UserError, named
 from ..evaluation.metrics.metric import Number, Numbers
 from ..experiment import Experiment
 from ..failures import check_loss, explained
@@ -177,7 +177,8 @@ class TrainingRun:
         passes = [next(batches) for _ in range(self.recipe.training.gradient_accumulation)]
         self.normalization.begin(self.model, passes)
         for batch in passes:
-            self.losses.append(self._accumulate(send_to_device(batch, accelerator.device)))
+            with named(names_of(batch)):
+                self.losses.append(self._accumulate(send_to_device(batch, accelerator.device)))
         if self.average is not None and not accelerator.optimizer_step_was_skipped:
             self.average.update_parameters(accelerator.unwrap_model(self.model))
         state.step += 1

@@ -23,8 +23,8 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.training_args import OptimizerNames
 
 from ...batches.streams import EvaluationSet, collate
-from ...batches.types import Batch
-from ...errors import UserError
+from ...batches.types import Batch, names_of
+from ...errors import UserError, named
 from ...experiment import Experiment
 from ...failures import check_loss
 from ...seeds import seed_step
@@ -117,6 +117,12 @@ class RecipeTrainer(Trainer):
             output = model(**self.experiment.loss_inputs(inputs))
             loss = output.loss * weight
         return (loss, output) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        with named(names_of(inputs)):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device

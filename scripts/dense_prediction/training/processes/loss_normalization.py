@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
 
-from ...batches.types import Batch
+from ...batches.types import Batch, names_of
+from ...errors import named
 from ...experiment import Experiment
 from ...models.head import Head
 from ...models.loss_counts import Counts
@@ -78,7 +79,8 @@ class SharedNormalization:
         assert self.head.record_matches is not None
         with torch.random.fork_rng(devices), self.head.record_matches() as found:
             for batch in batches:
-                model(**experiment.loss_inputs(send_to_device(batch, device)))
+                with named(names_of(batch)):
+                    model(**experiment.loss_inputs(send_to_device(batch, device)))
         for buffer, value in buffers:
             buffer.copy_(value)
         return found

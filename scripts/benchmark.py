@@ -18,10 +18,9 @@ import timm
 import torch
 import transformers
 from torch import nn
-from tqdm import tqdm
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
+from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.models.simple_feature_pyramid import SimpleFeaturePyramid
 from modeling_vit_comer import (
@@ -191,7 +190,7 @@ def time_by_turns(
 ) -> Seconds:
     """Seconds of every round, after one that is not counted. The contenders take turns within a round."""
     seconds: Seconds = {name: {clock_name: [] for clock_name in CLOCKS} for name in contenders}
-    for round_index in tqdm(range(repeats + 1), desc=step.__name__, unit="round"):
+    for round_index in watch(range(repeats + 1), step.__name__, unit="round"):
         for name, (formulation, model) in contenders.items():
             with formulation():
                 elapsed = clock(partial(step, model, images))
@@ -214,7 +213,7 @@ def peak_memory(name: str, arguments: argparse.Namespace) -> float:
 
 def measure_memory(formulations: list[str], arguments: argparse.Namespace) -> dict[str, float]:
     memory: dict[str, float] = {}
-    for name in tqdm(formulations, desc="peak memory", unit="process"):
+    for name in watch(formulations, "peak memory", unit="process"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memory[name] = round(pool.apply(peak_memory, (name, arguments)))
     return memory

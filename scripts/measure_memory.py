@@ -15,11 +15,10 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import ViTConfig, ViTModel
 
 from benchmark import environment, training_step
-from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
+from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
 from dense_prediction.errors import UserError
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 
@@ -135,7 +134,7 @@ def measure_training(name: str, arguments: argparse.Namespace) -> int:
 def in_processes(work: Callable[[str], Any], names: tuple[str, ...], title: str) -> dict[str, Any]:
     """The result for each name, of a new process each."""
     results = {}
-    for name in tqdm(names, desc=title, unit="process"):
+    for name in watch(names, title, unit="process"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             results[name] = pool.apply(work, (name,))
     return results

@@ -6,9 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
+from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
 from dense_prediction.errors import UserError
 from dense_prediction.hub.backbone_facts import COUNTED, Facts, measure_backbone, measure_model
 from dense_prediction.hub.trained_heads import build_head, read_heads, read_results
@@ -39,12 +37,16 @@ def parse_arguments() -> argparse.Namespace:
 def measure_presets(names: list[str]) -> dict[str, Facts]:
     if unknown := sorted(set(names) - set(preset_names())):
         raise UserError(f"no preset {unknown[0]!r}; there are {', '.join(preset_names())}")
-    return {name: measure_backbone(ViTCoMerConfig.from_preset(name)) for name in tqdm(names, unit="preset")}
+    return {
+        name: measure_backbone(ViTCoMerConfig.from_preset(name)) for name in watch(names, "measuring", unit="preset")
+    }
 
 
 def measure_heads() -> dict[str, Facts]:
     first_runs = {name: next(iter(read_results(head.runs).values())) for name, head in read_heads().items()}
-    return {name: measure_model(build_head(result)) for name, result in tqdm(first_runs.items(), unit="head")}
+    return {
+        name: measure_model(build_head(result)) for name, result in watch(first_runs.items(), "measuring", unit="head")
+    }
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from dense_prediction.atomic_files import write_text
-from dense_prediction.command_line import ArgumentParser, run, without_their_progress_bars
-from dense_prediction.errors import UserError
+from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
+from dense_prediction.errors import UserError, named
 from dense_prediction.prediction.annotated_images import AnnotatedImages, coco_results
 from dense_prediction.prediction.image_files import (
     OVERLAY_SUFFIX,
@@ -65,17 +65,14 @@ class Writer:
             UserError: the image cannot be read or predicted, or a file cannot be written.
         """
         image = read_image(path)
-        try:
+        with named([str(path)]):
             prediction = self.model.predict(image)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
         described = self.model.describe(path, prediction, (image.height, image.width))
         if self.annotated is not None:
             described = self.annotated.identify(path, described)
         picture = self.model.draw(image, prediction, self.legend)
         make_folder(stem.parent)
         try:
-            picture.save(add_suffix(stem, OVERLAY_SUFFIX))
             picture.save(add_suffix(stem, OVERLAY_SUFFIX))
             add_suffix(stem, JSON_SUFFIX).write_text(json.dumps(described) + "\n", encoding="utf-8")
         except OSError as error:
@@ -116,7 +113,7 @@ def predict(arguments: argparse.Namespace, stems: dict[Path, Path], annotated: A
 def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, dict[str, Any]]:
     """What is written for every image, with a line on stderr for each that fails; the only one raises instead."""
     found = {}
-    for path, stem in tqdm(stems.items(), "predicting", unit="image", disable=len(stems) == 1):
+    for path, stem in watch(stems.items(), "predicting", unit="image", shown=len(stems) > 1):
         try:
             found[path] = write(path, stem)
         except UserError as error:

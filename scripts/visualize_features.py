@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dense_prediction.command_line import ArgumentParser, parse_fields, run, without_their_progress_bars
+from dense_prediction.command_line import ArgumentParser, parse_fields, run, watch, without_their_progress_bars
+from dense_prediction.errors import named
 from dense_prediction.models.simple_feature_pyramid import STRIDES
 from dense_prediction.prediction.feature_maps import backbone_maps, plain_maps, to_colors
 from dense_prediction.prediction.feature_pages import Row, draw_page
@@ -46,11 +47,13 @@ def main() -> None:
     stems = output_stems(find_images(arguments.images), arguments.output)
     source, plain = open_sources(arguments, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     make_folder(arguments.output)
-    for path, stem in tqdm(stems.items(), "looking", unit="image", disable=len(stems) == 1):
+    for path, stem in watch(stems.items(), "looking", unit="image", shown=len(stems) > 1):
         image = fit(read_image(path), arguments.longest_side)
         page = stem.with_name(stem.name + FEATURES_SUFFIX)
+        with named([str(path)]):
+            rows = show(source, plain, image)
         make_folder(page.parent)
-        draw_page(image, show(source, plain, image)).save(page)
+        draw_page(image, rows).save(page)
         tqdm.write(str(page))
 
 

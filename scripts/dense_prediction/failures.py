@@ -9,7 +9,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 
-from .errors import UserError
+from .errors import UserError, notes_of
 
 
 SMALLER = (
@@ -32,7 +32,7 @@ def explained(whereabouts: Callable[[], str]) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
         if is_out_of_memory(error):
-            raise UserError(f"out of memory {whereabouts()}; {SMALLER}") from error
+            raise UserError(f"out of memory {whereabouts()}{notes_of(error)}; {SMALLER}") from error
         if is_out_of_disk(error):
             raise UserError(f"no space left on the disk of output {whereabouts()}; make room for it") from error
         raise

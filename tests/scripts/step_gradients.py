@@ -27,6 +27,8 @@ from miniature_heads import FIELDS, draw_targets
 
 
 SIDE = 64
+NOISE = 0.3
+"""Of the weights; so large that the matches of DEIMv2 are not in proportion to the objects."""
 Step = dict[str, torch.Tensor]
 
 
@@ -79,7 +81,7 @@ def without_chance(model: PreTrainedModel) -> PreTrainedModel:
             module.dropout = 0.0
     generator = torch.Generator().manual_seed(0)
     for parameter in model.double().parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        parameter.data += NOISE * torch.randn(parameter.shape, generator=generator)
     return model
 
 

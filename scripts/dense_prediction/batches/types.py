@@ -43,3 +43,8 @@ class PredictionOptions:
     object_threshold: float = 0.8
     overlap_threshold: float = 0.8
     things: frozenset[int] = frozenset()
+
+
+def names_of(batch: Batch) -> list[str]:
+    """Of its samples, where they have one."""
+    return [str(target["name"]) for target in batch["targets"] if "name" in target]

@@ -6,9 +6,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from tqdm import tqdm
 
-from ..batches.types import Batch
+from ..batches.types import Batch, names_of
+from ..command_line import watch
+from ..errors import named
 from .metrics.metric import Metric, Numbers
 from .views import Viewer
 
@@ -34,10 +35,11 @@ def measure(
     model = accelerator.unwrap_model(model)
     was_training = model.training
     model.eval()
-    for batch in tqdm(batches, "evaluating", leave=False, disable=not accelerator.is_main_process):
-        found = viewer.predict(model, _images_on(accelerator.device, batch))
-        for prediction, targets in zip(found, batch["targets"], strict=True):
-            metric.update(prediction, targets)
+    for batch in watch(batches, "evaluating", shown=accelerator.is_main_process):
+        with named(names_of(batch)):
+            found = viewer.predict(model, _images_on(accelerator.device, batch))
+            for prediction, targets in zip(found, batch["targets"], strict=True):
+                metric.update(prediction, targets)
     model.train(was_training)
     return _merged(metric, new_metric()).compute()
 

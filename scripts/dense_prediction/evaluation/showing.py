@@ -9,8 +9,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
 from ..batches.streams import EvaluationSet, collate
+from ..batches.types import names_of
 from ..data.samples import Sample, Split
 from ..drawing.pages import comparison
+from ..errors import named
 from .views import Viewer
 
 
@@ -33,7 +35,8 @@ def draw_predictions(
     for sample in spread_samples(samples.split, ROWS):
         batch = collate([samples.transform(sample)], size_divisor)
         batch |= {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-        (prediction,) = viewer.glance(model, batch)
+        with named(names_of(batch)):
+            (prediction,) = viewer.glance(model, batch)
         rows.append((to_pil_image(sample["image"]), sample, prediction))
     model.train(was_training)
     task = viewer.task

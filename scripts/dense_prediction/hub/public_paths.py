@@ -18,12 +18,13 @@ def write_public(results: Path, target: Path) -> None:
 
 
 def without_folders(tree: dict[str, Any]) -> dict[str, Any]:
-    """Values of mappings, and `key=value` overrides; not other lists, where a class may be called /m/01g317."""
+    """Values of mappings, overrides and the command; not other lists, where a class may be called /m/01g317."""
     public = {
         key: without_folders(value) if isinstance(value, dict) else public_path(value) for key, value in tree.items()
     }
-    if "overrides" in tree and isinstance(tree["overrides"], list):
-        public["overrides"] = [public_override(override) for override in tree["overrides"]]
+    for key in ("overrides", "command"):
+        if isinstance(tree.get(key), list):
+            public[key] = [public_override(argument) for argument in tree[key]]
     return public
 
 
@@ -33,5 +34,6 @@ def public_path(value: Any) -> Any:
 
 
 def public_override(override: str) -> str:
+    """`key=value`, `--flag=value`, or a path by itself."""
     key, separator, value = override.partition("=")
-    return f"{key}{separator}{public_path(value)}"
+    return f"{key}={public_path(value)}" if separator else public_path(override)

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.samples import Split
-from ..errors import UserError
+from ..errors import UserError, notes_of
 from ..evaluation.metrics.metric import Numbers
 from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
@@ -21,7 +21,7 @@ from ..models.heads import head_of
 from ..models.saved_models import read_model
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
-from ..training.results import device_name, library_versions
+from ..training.results import device_name, origin
 
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Measurement:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"out of memory; {SMALLER}") from error
+            raise UserError(f"out of memory{notes_of(error)}; {SMALLER}") from error
 
     def _warn_of_nothing(self) -> None:
         primary = self.experiment.new_metric().primary
@@ -102,7 +102,7 @@ class Measurement:
             "device": device_name(accelerator.device),
             "processes": accelerator.num_processes,
             "data": self.experiment.data_record(),
-            "versions": library_versions(),
+            **origin(),
             **self.counts,
             "metrics": self.numbers,
         }

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ..batches.streams import training_loader
-from ..batches.types import Batch
+from ..batches.types import Batch, names_of
 from ..data.samples import Stream
-from ..errors import UserError
+from ..errors import UserError, named
 from ..evaluation.metrics.metric import Number, Numbers
 from ..experiment import Experiment
 from ..failures import check_loss, explained
@@ -72,7 +72,7 @@ class TrainingRun:
         with explained(self._whereabouts):
             self._build_model()
         self._build_loader()
-        self.normalization = SharedNormalization(self.accelerator, self.experiment)
+        self.normalization = SharedNormalization(self.accelerator, self.experiment, self.state.is_one_batch)
         if checkpoint is not None:
             restore(self.accelerator, checkpoint, self.average)
         with explained(self._whereabouts):
@@ -104,7 +104,9 @@ class TrainingRun:
         length = None if isinstance(split, Stream) else len(split)
         self.steps = training_steps(training, length, processes)
         step_size = samples_per_step(training, processes)
-        return RunState(step_size) if checkpoint is None else resumed_state(checkpoint, self.recipe, step_size)
+        if checkpoint is None:
+            return RunState(step_size, is_one_batch=True)
+        return resumed_state(checkpoint, self.recipe, step_size)
 
     def _build_model(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
@@ -177,7 +179,8 @@ class TrainingRun:
         passes = [next(batches) for _ in range(self.recipe.training.gradient_accumulation)]
         self.normalization.begin(self.model, passes)
         for batch in passes:
-            self.losses.append(self._accumulate(send_to_device(batch, accelerator.device)))
+            with named(names_of(batch)):
+                self.losses.append(self._accumulate(send_to_device(batch, accelerator.device)))
         if self.average is not None and not accelerator.optimizer_step_was_skipped:
             self.average.update_parameters(accelerator.unwrap_model(self.model))
         state.step += 1

@@ -1,5 +1,6 @@
-"""The bar that a run is watched on."""
+"""The bar that a run is watched on, or the lines of its log."""
 
+import sys
 import time
 from typing import Self
 
@@ -7,17 +8,21 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from ..command_line import is_watched
+
 
 class Progress:
     """Steps done and time left, with the loss, the learning rate, the speed and the memory in use.
 
     Args:
         steps: of the whole run, of which `done` are behind.
-        shown: on one process only.
+        shown: on one process only; where nobody watches, without a bar: `report` writes a plain line.
     """
 
     def __init__(self, steps: int, done: int, device: torch.device, shown: bool) -> None:
-        self.bar = tqdm(total=steps, initial=done, desc="training", unit="step", disable=not shown, dynamic_ncols=True)
+        self.steps, self.done, self.writes_lines = steps, done, shown and not is_watched()
+        disabled = not shown or self.writes_lines
+        self.bar = tqdm(total=steps, initial=done, desc="training", unit="step", disable=disabled, dynamic_ncols=True)
         self.device = device
         self.restart_clock()
 
@@ -30,6 +35,7 @@ class Progress:
     def advance(self, images: int) -> None:
         """One step is done, on so many images."""
         self.images += images
+        self.done += 1
         self.bar.update()
 
     def restart_clock(self) -> None:
@@ -42,10 +48,13 @@ class Progress:
             "images_per_second": self.images / (time.perf_counter() - self.since),
             "memory_gib": memory_in_use(self.device),
         }
-        self.bar.set_postfix_str(
+        numbers = (
             f"loss {loss:.4f}, lr {rate:.2e}, {measured['images_per_second']:.1f} images/s, "
             f"{measured['memory_gib']:.1f} GiB"
         )
+        self.bar.set_postfix_str(numbers)
+        if self.writes_lines:
+            tqdm.write(f"step {self.done}/{self.steps}: {numbers}", file=sys.stderr)
         self.restart_clock()
         return measured
 

@@ -137,6 +137,7 @@ def resumed_state(checkpoint: Path, recipe: Recipe, samples_per_step: int) -> Ru
             f"cannot resume {checkpoint} with {samples_per_step} samples a step (was {state.samples_per_step}): "
             "choose training.batch_size and training.gradient_accumulation for this number of processes"
         )
+    state.is_one_batch |= before.training.gradient_accumulation == 1
     return state
 
 

@@ -23,6 +23,8 @@ class RunState:
         best_score: the metric's primary number of the evaluation at `best_step`.
         curve: `step`, mean `loss` since the point before, and `learning_rate` at the step.
         evaluations: `step` and all numbers of the metric.
+        is_one_batch: whether a step's passes make one batch, see `processes.loss_normalization`. The version before
+            divided the loss of each by what that pass had alone, and a run goes on as it was begun.
     """
 
     samples_per_step: int
@@ -32,6 +34,7 @@ class RunState:
     best_score: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    is_one_batch: bool = False
 
     @property
     def is_evaluated(self) -> bool:

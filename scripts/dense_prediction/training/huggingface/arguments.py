@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from ...command_line import ArgumentParser
+from ...command_line import ArgumentParser, is_watched
 from ...errors import UserError
 from ...models.heads import find_head
 from ...recipes.schema import Recipe
@@ -196,5 +196,6 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
         "report_to": training.trackers or "none",
         # Trainer's own default changes with activation checkpointing; what a backbone leaves unused has been frozen.
         "ddp_find_unused_parameters": find_head(recipe.head.name).may_leave_out,
+        "disable_tqdm": not is_watched(),  # then each log is one line
         "use_cpu": not torch.accelerator.is_available(),
     }

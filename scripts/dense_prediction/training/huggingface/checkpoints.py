@@ -86,11 +86,16 @@ def remove_checkpoints(output: Path, most: int | None, kept: set[str]) -> None:
         discard_folder(folder)
 
 
-def run_state(state: TrainerState, samples_per_step: int, seconds: float) -> RunState:
-    """What Trainer has noted of a run, as our results and checkpoints have it."""
+def run_state(state: TrainerState, begun: RunState, seconds: float) -> RunState:
+    """What Trainer has noted of a run, as our results and checkpoints have it.
+
+    Args:
+        begun: as it was when the process started.
+    """
     history = state.log_history
     return RunState(
-        samples_per_step=samples_per_step,
+        samples_per_step=begun.samples_per_step,
+        is_one_batch=begun.is_one_batch,
         step=state.global_step,
         seconds=seconds,
         best_step=state.best_global_step,

@@ -23,8 +23,8 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.training_args import OptimizerNames
 
 from ...batches.streams import EvaluationSet, collate
-from ...batches.types import Batch
-from ...errors import UserError
+from ...batches.types import Batch, names_of
+from ...errors import UserError, named
 from ...experiment import Experiment
 from ...failures import check_loss
 from ...seeds import seed_step
@@ -44,7 +44,7 @@ class RecipeTrainer(Trainer):
     Args:
         arguments: see `arguments.training_arguments`.
         recipe_schedule: the learning rate follows the recipe, not `arguments.lr_scheduler_type`.
-        seconds: that the run has taken before it was resumed.
+        begun: how far the run was when it was resumed; None for a fresh one.
     """
 
     # The step's loss is the mean over its passes, see `SharedNormalization`. Left to itself Trainer would ask UperNet,
@@ -59,13 +59,13 @@ class RecipeTrainer(Trainer):
         model: PreTrainedModel,
         arguments: TrainingArguments,
         recipe_schedule: bool = True,
-        seconds: float = 0.0,
+        begun: RunState | None = None,
     ) -> None:
         self.experiment = experiment
         self.recipe = recipe = experiment.recipe
         self.recipe_schedule = recipe_schedule
-        self.samples_per_step = samples_per_step(arguments)
-        self.started = time.perf_counter() - seconds
+        self.begun = begun or RunState(samples_per_step(arguments), is_one_batch=True)
+        self.started = time.perf_counter() - self.begun.seconds
         # Trainer's own limit counts and deletes whatever has the name of a checkpoint.
         self.most_checkpoints, arguments.save_total_limit = arguments.save_total_limit, None
         stream = experiment.training_stream()
@@ -73,12 +73,12 @@ class RecipeTrainer(Trainer):
             model,
             arguments,
             partial(collate, size_divisor=experiment.size_divisor),
-            Subset(stream, range(arguments.max_steps * self.samples_per_step)),  # to Trainer, one long epoch
+            Subset(stream, range(arguments.max_steps * self.begun.samples_per_step)),  # to Trainer, one long epoch
             experiment.validation,
             experiment.processor(),
             callbacks=[RunCallback()],
         )
-        self.normalization = SharedNormalization(self.accelerator, experiment)
+        self.normalization = SharedNormalization(self.accelerator, experiment, self.begun.is_one_batch)
         self.step_batches: list[Batch] = []
         self.average = AverageCallback(self.accelerator, self.model, recipe.optimization)
         self.add_callback(self.average)
@@ -117,6 +117,12 @@ class RecipeTrainer(Trainer):
             output = model(**self.experiment.loss_inputs(inputs))
             loss = output.loss * weight
         return (loss, output) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        with named(names_of(inputs)):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -240,7 +246,7 @@ class RecipeTrainer(Trainer):
 
     def run_state(self) -> RunState:
         """How far the run is and what it has measured."""
-        return run_state(self.state, self.samples_per_step, time.perf_counter() - self.started)
+        return run_state(self.state, self.begun, time.perf_counter() - self.started)
 
 
 class RunCallback(TrainerCallback):

@@ -10,7 +10,8 @@ from accelerate.utils import send_to_device
 from torch import nn
 
 from ...batches.loss_counts import Counts
-from ...batches.types import Batch
+from ...batches.types import Batch, names_of
+from ...errors import named
 from ...experiment import Experiment
 from ...models.head import Head
 
@@ -19,13 +20,16 @@ class SharedNormalization:
     """Lets each pass of a step divide its loss by what all passes have on average.
 
     For a step of one pass on one process it does nothing.
+
+    Args:
+        is_one_batch: False for the passes of the version before, each of which was divided by what it had alone.
     """
 
-    def __init__(self, accelerator: Accelerator, experiment: Experiment) -> None:
+    def __init__(self, accelerator: Accelerator, experiment: Experiment, is_one_batch: bool = True) -> None:
         self.accelerator = accelerator
         self.experiment = experiment
-        self._passes: list[Counts] = []
-        self._mean = Counts(1.0)
+        self.is_one_batch = is_one_batch
+        self._passes: list[tuple[Counts, Counts]] = []  # each pass's own, and the mean
 
     @property
     def head(self) -> Head:
@@ -33,15 +37,8 @@ class SharedNormalization:
 
     def begin(self, model: nn.Module, batches: list[Batch]) -> None:
         """Count what the batches of a step's passes have, on this process and on all, before the first of them."""
-        self._passes = []
-        if self.head.count is None or len(batches) * self.accelerator.num_processes == 1:
-            return
-        config = self.accelerator.unwrap_model(model).config
-        self._passes = [self.head.count(batch, config) for batch in batches]
-        if self._passes[0].matches is None and len(batches) > 1:
-            matches = self._count_matches(model, batches)
-            self._passes = [replace(own, matches=found) for own, found in zip(self._passes, matches, strict=True)]
-        self._mean = self._mean_of_all()
+        together = [batches] if self.is_one_batch else [[batch] for batch in batches]
+        self._passes = [counts for group in together for counts in self._count(model, group)]
 
     @contextmanager
     def next_pass(self) -> Iterator[float]:
@@ -49,11 +46,22 @@ class SharedNormalization:
         if not self._passes:
             yield 1.0
             return
-        with self.head.divide(self._passes.pop(0), self._mean) as weight:
+        with self.head.divide(*self._passes.pop(0)) as weight:
             yield weight
 
-    def _mean_of_all(self) -> Counts:
-        passes, accelerator = self._passes, self.accelerator
+    def _count(self, model: nn.Module, batches: list[Batch]) -> list[tuple[Counts, Counts]]:
+        if self.head.count is None or len(batches) * self.accelerator.num_processes == 1:
+            return []
+        config = self.accelerator.unwrap_model(model).config
+        passes = [self.head.count(batch, config) for batch in batches]
+        if passes[0].matches is None and len(batches) > 1:
+            matches = self._count_matches(model, batches)
+            passes = [replace(own, matches=found) for own, found in zip(passes, matches, strict=True)]
+        mean = self._mean_of_all(passes)
+        return [(own, mean) for own in passes]
+
+    def _mean_of_all(self, passes: list[Counts]) -> Counts:
+        accelerator = self.accelerator
         rows = [[own.objects, own.matches or 0.0, own.queries] for own in passes]
         total = torch.tensor(rows, dtype=torch.float64).sum(0)  # (3,)
         if accelerator.num_processes > 1:
@@ -71,7 +79,8 @@ class SharedNormalization:
         assert self.head.record_matches is not None
         with torch.random.fork_rng(devices), self.head.record_matches() as found:
             for batch in batches:
-                model(**experiment.loss_inputs(send_to_device(batch, device)))
+                with named(names_of(batch)):
+                    model(**experiment.loss_inputs(send_to_device(batch, device)))
         for buffer, value in buffers:
             buffer.copy_(value)
         return found

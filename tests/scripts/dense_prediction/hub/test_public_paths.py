@@ -13,6 +13,7 @@ LOCAL = {
     "name": "semantic_segmentation/roads/upernet",
     "model": "/srv/outputs/roads/best_model",
     "overrides": ["data.path=/data/roads", "evaluation.flip=true", "output=outputs/x"],
+    "command": ["/usr/bin/vit-comer train", "/srv/roads.yaml", "data.path=/data/roads", "--output=/srv/x", "a/b"],
     "curve": [{"step": 6, "loss": 0.5}],
     "evaluations": [{"class_iou": {"/m/01g317": 0.5}}],
     "recipe": {
@@ -39,10 +40,11 @@ def test_absolute_paths_keep_their_last_part_only(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(LOCAL))
     write_public(tmp_path / "results.json", tmp_path / "public.json")
     text = (tmp_path / "public.json").read_text()
-    assert "/home" not in text and "/mnt" not in text and "/data/" not in text
+    assert "/home" not in text and "/mnt" not in text and "/data/" not in text and "/srv" not in text
     public = json.loads(text)
     assert public["model"] == "best_model"
     assert public["overrides"] == ["data.path=roads", "evaluation.flip=true", "output=outputs/x"]
+    assert public["command"] == ["vit-comer train", "roads.yaml", "data.path=roads", "--output=x", "a/b"]
     recipe = public["recipe"]
     assert recipe["data"]["path"] == recipe["output"] == "roads"
     assert recipe["data"]["images"] == {"train": "images/training", "validation": "validation"}

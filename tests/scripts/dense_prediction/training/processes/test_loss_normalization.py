@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.training.huggingface.building import build_trainer
+from dense_prediction.training.loop import TrainingRun
 from miniature import ROOT
 from miniature_heads import HEADS_AND_TASKS
 from step_gradients import Step, first_step, recipe_of
@@ -72,3 +75,28 @@ def test_so_it_is_over_processes(accumulation: int, objects: str, backbone_file:
         recipe = recipe_of(head, task, backbone_file, tmp_path / "one" / head, 2 * accumulation, 1)
         larger = first_step(recipe, [int(number) for number in numbers])
         assert_same(torch.load(tmp_path / f"{head}_{task}_{numbers}.pt"), larger)
+
+
+def test_counting_leaves_no_trace(backbone_file: Path, tmp_path: Path) -> None:
+    """Of the passes that DEIMv2 counts its matches in, neither batch norms nor the random numbers know."""
+    recipe_of("deimv2", "object_detection", backbone_file, tmp_path / "run", 1, 2)
+    run = TrainingRun(load_recipe(tmp_path / "run.yaml", ["head.config.num_denoising=4"]))  # whose noise is drawn
+    batches, model = list(run.batches), run.model.train()
+    before = [buffer.clone() for buffer in model.buffers()]
+    torch.manual_seed(5)
+    run.normalization.begin(model, batches)
+    drawn = torch.rand(1)
+    assert all(torch.equal(buffer, value) for buffer, value in zip(model.buffers(), before, strict=True))
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+    model(**run.experiment.loss_inputs(batches[0]))
+    assert any(not torch.equal(buffer, value) for buffer, value in zip(model.buffers(), before, strict=True))
+
+
+def test_the_batches_of_a_step_wait_on_the_cpu(backbone_file: Path, tmp_path: Path) -> None:
+    """Accelerate moves those that come from a loader with a device."""
+    recipe = recipe_of("upernet", "semantic_segmentation", backbone_file, tmp_path / "run", 1, 2)
+    assert TrainingRun(recipe).batches.device is None
+    trainer = build_trainer(load_recipe(tmp_path / "run.yaml", ["overwrite=true"]), {})
+    assert trainer.get_train_dataloader().device is None
+    assert trainer.get_eval_dataloader().device is not None

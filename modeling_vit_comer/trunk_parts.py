@@ -37,8 +37,6 @@ class TrunkFacts(NamedTuple):
     grid_size: tuple[int, int]
     """Patches of the image that it was trained on."""
     num_prefix_tokens: int
-    num_channels: int
-    """Of the images that it was trained on."""
     antialias: bool
     """Whether its own library antialiases when it resizes position embeddings."""
 

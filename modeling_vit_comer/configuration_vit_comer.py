@@ -13,8 +13,8 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.generation import GenerationConfig
 
 from .presets import preset_path
-from .trunk import TrunkFacts, check_abilities, trunk_facts
-from .trunk_parts import PATCH_SIZE, pair
+from .trunk import TrunkFacts, channels_of, check_abilities, trunk_facts
+from .trunk_parts import PATCH_SIZE, RGB, pair
 
 
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -66,8 +66,8 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
         position_embedding_antialias (`bool`, *optional*):
             Antialias when position embeddings are resized to another grid. Defaults to what the trunk's own library
             does for its family. The official code does not.
-        num_channels (`int`, *optional*, defaults to 3):
-            Channels of the image.
+        num_channels (`int`, *optional*):
+            Channels of the image. Defaults to those of `trunk_config`, which are nearly always 3.
         conv_stem_channels (`int`, *optional*, defaults to 64):
             Channels of the convolutional stem at stride 4.
         mrfp_ratio (`float`, *optional*, defaults to 0.5):
@@ -132,7 +132,7 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     window_sizes: list[int] | tuple[int, ...] | None = None
     residual_block_indexes: list[int] | tuple[int, ...] = ()
     position_embedding_antialias: Filled[bool] = UNFILLED
-    num_channels: int = 3
+    num_channels: Filled[int] = UNFILLED
     conv_stem_channels: int = 64
     mrfp_ratio: float | int = 0.5
     mrfp_kernel_sizes: list[int] | tuple[int, ...] = (3, 5)
@@ -200,6 +200,9 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"{name} {value} is not that of the trunk, {getattr(self, name)}: leave it out.")
 
     def _read_trunk(self) -> None:
+        if self.num_channels is None:
+            # A saved file leaves out what is as in a config without arguments.
+            self.num_channels = channels_of(self.trunk_config) if self.transformers_version is None else RGB
         facts = self.trunk_facts
         self.hidden_size = facts.hidden_size
         self.num_hidden_layers = facts.num_hidden_layers
@@ -223,8 +226,9 @@ class ViTCoMerConfig(BackboneConfigMixin, PreTrainedConfig):
     @property
     def trunk_model_args(self) -> dict[str, Any]:
         """Arguments for `timm.create_model` beside the architecture's name. The trunk has no classifier."""
-        fixed = {"in_chans": self.num_channels, "drop_path_rate": self.drop_path_rate, "num_classes": 0}
-        return fixed | (getattr(self.trunk_config, "model_args", None) or {})
+        fixed = {"drop_path_rate": self.drop_path_rate, "num_classes": 0}
+        # `trunk_config` says what the pretrained model takes, and not what is made of it.
+        return fixed | (getattr(self.trunk_config, "model_args", None) or {}) | {"in_chans": self.num_channels}
 
     def _resolve_defaults(self) -> None:
         if self.depths is None:

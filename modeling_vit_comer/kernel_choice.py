@@ -65,7 +65,7 @@ def deformable_attention_backend(device: torch.device | str | None = None) -> st
 def kernel_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     """The kernel for values of this device and dtype, or None where torch has to do.
 
-    An exported graph gets the torch operators: it must run where our kernel is not.
+    An exported or traced graph gets the torch operators: it must run where our kernel is not.
     """
     kernel = loaded_kernels().get(device.type)
     if kernel is None or dtype not in DTYPES or is_exporting():
@@ -76,8 +76,12 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 
 
 def is_exporting() -> bool:
-    """`torch.compiler.is_exporting()`, which torch 2.11 also answers with True under `torch.compile`."""
-    return torch.compiler._is_exporting_flag
+    """Whether a graph is made that will run elsewhere: by `torch.export`, or by `torch.jit.trace`, which TensorBoard
+    and the older ONNX exporter use, too.
+
+    `torch.compiler.is_exporting()` of torch 2.11 is also True under `torch.compile`.
+    """
+    return torch.compiler._is_exporting_flag or torch.jit.is_tracing()
 
 
 def loaded_kernels() -> dict[str, ModuleType]:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from .initialization import initialize
 from .interaction import CTIToCNN, InteractionStage, add_residual, resize
 from .spatial_pyramid import PyramidBatchNorm, PyramidShape, SpatialPyramid, to_map
 from .trunk import NO_SPLIT_MODULES, RECORDED_OUTPUTS, PositionedGrid, Trunk, build_trunk
+from .trunk_parts import image_size, keep_size
 from .trunk_sources import find_trunk, no_report_of_random_weights, pretrained_weights
 
 
@@ -84,6 +85,13 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         # transformers' hooks for hidden states do not pickle, and it installs them again when it needs them.
         forget_output_hooks(self)
         return super().__getstate__()
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: the code of its trunk is not TorchScript. Use "
+            "torch.export.export(model, (images,)), or torch.jit.trace(model, images, strict=False), whose graph takes "
+            "images of that size only."
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in transformers, with the code beside the weights (`trust_remote_code=True`), for all our Auto classes.
@@ -228,7 +236,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         self, pixel_values: torch.Tensor, stage_names: list[str]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The trunk's last tokens, and the maps of `stage_names`."""
-        image_size = self.check_image(pixel_values)
+        size = self.check_image(pixel_values)
         pixel_values = pad_to_multiple(pixel_values.to(self.dtype), SIZE_MULTIPLE)
         self.trunk.set_attn_implementation(self.config._attn_implementation)
 
@@ -246,7 +254,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
             pyramid = extra_cti(pyramid, stage_tokens[-1], shape)
 
         feature_maps = self.fuse_branches(stem, pyramid, stage_tokens, shape, stage_names)
-        return tokens, [crop_to_stride(feature_maps[name], image_size, STRIDES[name]) for name in stage_names]
+        return tokens, [crop_to_stride(feature_maps[name], size, STRIDES[name]) for name in stage_names]
 
     def run_blocks(self, tokens: torch.Tensor, context: PositionedGrid, start: int, stop: int) -> torch.Tensor:
         return self.trunk(tokens, context, start, stop)[0]
@@ -288,7 +296,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
                 f"pixel_values must be (batch, {self.config.num_channels}, height, width), got "
                 f"{tuple(pixel_values.shape)}. For images of other channels set num_channels in the config."
             )
-        height, width = pixel_values.shape[-2:]
+        height, width = image_size(pixel_values)
         if height < SIZE_MULTIPLE or width < SIZE_MULTIPLE:
             raise ValueError(
                 f"Images must have at least {SIZE_MULTIPLE} x {SIZE_MULTIPLE} pixels, one cell of the stride 32 map, "
@@ -365,14 +373,14 @@ def ceil_divide(size: int, divisor: int) -> int:
 
 def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
     """Zeros at the right and bottom."""
-    height, width = pixel_values.shape[-2:]
+    height, width = image_size(pixel_values)
     padded_height, padded_width = (ceil_divide(size, multiple) * multiple for size in (height, width))
-    return F.pad(pixel_values, (0, padded_width - width, 0, padded_height - height))
+    return F.pad(keep_size(pixel_values), (0, padded_width - width, 0, padded_height - height))
 
 
-def crop_to_stride(feature_map: torch.Tensor, image_size: tuple[int, int], stride: int) -> torch.Tensor:
+def crop_to_stride(feature_map: torch.Tensor, size: tuple[int, int], stride: int) -> torch.Tensor:
     """The part of a map that lies on the image: ceil(H / stride) x ceil(W / stride)."""
-    height, width = (ceil_divide(size, stride) for size in image_size)
+    height, width = (ceil_divide(side, stride) for side in size)
     return feature_map[..., :height, :width]
 
 

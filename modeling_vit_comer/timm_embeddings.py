@@ -52,6 +52,8 @@ class TimmEmbeddings(OwnForward):
         if vit.pos_embed is None:
             return None, None
         num_patches = vit.patch_embed.grid_size[0] * vit.patch_embed.grid_size[1]
-        prefix, patches = vit.pos_embed.tensor_split([vit.pos_embed.shape[1] - num_patches], dim=1)
+        # Not `tensor_split`, which torch's older ONNX exporter writes wrongly.
+        num_positioned = vit.pos_embed.shape[1] - num_patches
+        prefix, patches = vit.pos_embed[:, :num_positioned], vit.pos_embed[:, num_positioned:]
         patches = resize_positions(patches, vit.patch_embed.grid_size, grid, antialias)
         return prefix if prefix.shape[1] else None, patches

@@ -37,8 +37,8 @@ from .trunk_parts import (
     TrunkOptions,
     UnsupportedTrunk,
     check_weights,
+    fit_patch_kernel,
     patch_grid,
-    resample_patch_kernel,
 )
 
 
@@ -175,7 +175,7 @@ class TimmVisionTransformerTrunk(Trunk):
         weights = {self.key_of(key): value for key, value in state_dict.items() if not key.startswith(self.unused)}
         kernel = "embeddings.patch_embed.proj.weight"
         if kernel in weights:
-            weights[kernel] = resample_patch_kernel(weights[kernel], patch_resample)
+            weights[kernel] = fit_patch_kernel(weights[kernel], self.num_channels, patch_resample)
         check_weights(weights, self)
         return weights
 

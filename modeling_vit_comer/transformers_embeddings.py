@@ -54,13 +54,14 @@ class TransformersEmbeddings(OwnForward):
         tokens = torch.cat([getattr(self, name) for name in names], dim=1)
         if positions is None:
             return tokens
-        with_position, without = tokens.tensor_split([positions.shape[1]], dim=1)
-        return torch.cat([with_position + positions, without], dim=1)
+        num_positioned = positions.shape[1]
+        return torch.cat([tokens[:, :num_positioned] + positions, tokens[:, num_positioned:]], dim=1)
 
     def positions(self, plan: EmbeddingPlan) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Position embeddings of the prefix tokens and, resized to the grid, of the patch tokens."""
         table = getattr(self, "position_embeddings", None)
         if table is None:
             return None, None
-        prefix, patches = table.tensor_split([plan.num_positioned], dim=1)
+        # Not `tensor_split`, which torch's older ONNX exporter writes wrongly.
+        prefix, patches = table[:, : plan.num_positioned], table[:, plan.num_positioned :]
         return prefix, resize_positions(patches, plan.old_grid, plan.grid, plan.antialias)

@@ -32,9 +32,9 @@ from .trunk_parts import (
     TrunkOptions,
     UnsupportedTrunk,
     check_weights,
+    fit_patch_kernel,
     pair,
     patch_grid,
-    resample_patch_kernel,
 )
 
 
@@ -152,7 +152,7 @@ class TransformersTrunk(Trunk):
         weights = {f"model.{key}": value for key, value in state_dict.items() if not key.startswith(self.unused)}
         kernels = ("model.embeddings.patch_embeddings.weight", "model.embeddings.patch_embeddings.projection.weight")
         for key in weights.keys() & set(kernels):
-            weights[key] = resample_patch_kernel(weights[key], patch_resample)
+            weights[key] = fit_patch_kernel(weights[key], self.num_channels, patch_resample)
         check_weights(weights, self)
         return weights
 

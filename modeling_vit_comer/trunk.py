@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from .timm_layers import TIMM_OUTPUTS, TimmTrunkLayer
 from .timm_trunks import TIMM_TRUNKS, TimmVisionTransformerTrunk, timm_facts
 from .transformers_trunks import TRANSFORMERS_TRUNKS, transformers_facts
-from .trunk_parts import PositionedGrid, TokenGrid, Trunk, TrunkFacts, TrunkOptions, UnsupportedTrunk
+from .trunk_parts import RGB, PositionedGrid, TokenGrid, Trunk, TrunkFacts, TrunkOptions, UnsupportedTrunk
 
 
 __all__ = [
@@ -75,6 +75,13 @@ def trunk_facts(trunk_config: PreTrainedConfig, timm_arguments: dict[str, Any]) 
         return transformers_facts(trunk_config)
     except UnsupportedTrunk as error:
         raise ValueError(f"{error}; {SUPPORTED_TRUNKS}.") from error
+
+
+def channels_of(trunk_config: Any) -> int:
+    """Channels of the images that a pretrained trunk takes, by its config or the fields of one."""
+    fields = trunk_config if isinstance(trunk_config, dict) else vars(trunk_config)
+    arguments = fields.get("model_args") or {}
+    return arguments.get("in_chans", RGB) if "architecture" in fields else fields.get("num_channels", RGB)
 
 
 def trunk_class(config: TrunkOptions) -> type[Trunk]:

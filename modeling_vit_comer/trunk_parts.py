@@ -1,11 +1,13 @@
 """What is asked of a trunk, and what those of all libraries share: positions for another grid, pretrained weights."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,6 +18,9 @@ PATCH_SIZE = 16
 """Stride of the trunk's tokens, in pixels. A patch kernel of another size is resampled when weights are loaded."""
 
 PATCH_RESAMPLINGS = ("pi", "bilinear")
+
+RGB = 3
+"""Channels of the images of nearly all pretrained models, from which a patch kernel can be adapted to others."""
 
 
 class UnsupportedTrunk(ValueError):
@@ -111,6 +116,7 @@ class Trunk(nn.Module, ABC):
 
     hidden_size: int
     num_layers: int
+    num_channels: int
     num_prefix_tokens: int
     patch_size: int = PATCH_SIZE
 
@@ -118,6 +124,7 @@ class Trunk(nn.Module, ABC):
     def __init__(self, config: TrunkOptions) -> None:
         """The trunk of a config, with the weights of its library's initialisation."""
         super().__init__()
+        self.num_channels = config.num_channels
 
     @property
     @abstractmethod
@@ -176,10 +183,32 @@ class Trunk(nn.Module, ABC):
         return {name for name in names if name.split(".")[-1] in self.undecayed}
 
 
+def image_size(pixel_values: torch.Tensor) -> tuple[int, int]:
+    """Height and width of images (batch, channels, H, W), as numbers also while `torch.jit.trace` records."""
+    height, width = pixel_values.shape[-2:]
+    if not torch.jit.is_tracing():
+        return height, width
+    with warnings.catch_warnings():
+        # That a number stays what it is in the graph is what `keep_size` sees to.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(height), int(width)
+
+
+def keep_size(pixel_values: torch.Tensor) -> torch.Tensor:
+    """The images; in a graph that `torch.jit.trace` records, an error for images of another size than the traced.
+
+    Grids, positions and samples follow from the size by numbers, which such a graph keeps. Its batch is free.
+    """
+    if not torch.jit.is_tracing():
+        return pixel_values
+    height, width = image_size(pixel_values)
+    return pixel_values.unflatten(-1, (width,)).unflatten(-2, (height,))
+
+
 def patch_grid(pixel_values: torch.Tensor) -> TokenGrid:
     """The grid of patches of images (batch, channels, H, W), as the patch convolution counts them."""
     # In a graph of dynamic sizes no other formula is known to be the same.
-    height, width = ((side - PATCH_SIZE) // PATCH_SIZE + 1 for side in pixel_values.shape[-2:])
+    height, width = ((side - PATCH_SIZE) // PATCH_SIZE + 1 for side in image_size(pixel_values))
     return TokenGrid(height, width)
 
 
@@ -210,6 +239,29 @@ def resample_patch_kernel(kernel: torch.Tensor, method: str) -> torch.Tensor:
     if method == "pi":
         return resample_patch_embed(kernel.float(), size).to(kernel.dtype)
     return F.interpolate(kernel.float(), size=size, mode="bilinear", align_corners=False).to(kernel.dtype)
+
+
+def fit_patch_kernel(kernel: torch.Tensor, num_channels: int, method: str) -> torch.Tensor:
+    """A pretrained patch kernel (hidden_size, channels, patch, patch) as (hidden_size, num_channels, 16, 16).
+
+    Channels are adapted as timm does: those of R, G, B are repeated and scaled, or summed for one.
+
+    Args:
+        method: see `resample_patch_kernel`.
+
+    Raises:
+        ValueError: the kernel has another number of channels than three, and it is not `num_channels`.
+    """
+    channels = kernel.shape[1]
+    if num_channels != channels:
+        if channels != RGB:
+            raise ValueError(
+                f"The pretrained patch embedding takes images of {channels} channels, and num_channels is "
+                f"{num_channels}: only one of {RGB} channels can be adapted. Leave num_channels out, or set it to "
+                f"{channels}."
+            )
+        kernel = adapt_input_conv(num_channels, kernel)
+    return resample_patch_kernel(kernel, method)
 
 
 def check_weights(weights: Mapping[str, torch.Tensor], trunk: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Where a pretrained trunk comes from: a name, a folder, a file of weights, a config or a model already built."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,7 +18,7 @@ from .configuration_vit_comer import ViTCoMerConfig
 from .timm_layers import TimmViT
 from .timm_trunks import TIMM_TRUNKS
 from .transformers_trunks import TRANSFORMERS_TRUNKS, TransformersTrunk
-from .trunk import SUPPORTED_TRUNKS, TIMM, build_trunk
+from .trunk import SUPPORTED_TRUNKS, TIMM, build_trunk, channels_of
 from .trunk_parts import shorten
 
 
@@ -70,11 +70,11 @@ def find_trunk(
             'trunk_config={"architecture": "vit_small_patch16_224", "model_args": {"img_size": 592}}.'
         )
     if trunk_config is not None:
-        return TrunkSource(trunk_config, file=file)
+        return TrunkSource(trunk_config, file=file, num_channels=channels_of(trunk_config))
     if isinstance(trunk, str | Path):
         return find_by_name(str(trunk))
     if isinstance(trunk, dict | PreTrainedConfig):
-        return TrunkSource(trunk)
+        return TrunkSource(trunk, num_channels=channels_of(trunk))
     if isinstance(trunk, nn.Module):
         return take_model(trunk)
     raise TypeError(f"trunk must be a name, a folder, a config or a model, got {type(trunk).__name__}.")
@@ -134,12 +134,16 @@ def check_timm_name(name: str) -> None:
 
 
 def image_statistics(
-    trunk: str | Path, trunk_config: dict[str, Any] | PreTrainedConfig | None = None
+    trunk: str | Path,
+    trunk_config: dict[str, Any] | PreTrainedConfig | None = None,
+    num_channels: int | None = None,
 ) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of R, G, B in 0..1 by which a trunk's images are normalised; None if nothing says.
 
     Args:
         trunk: a name, a folder or a file, as `ViTCoMerBackbone.from_trunk` takes it.
+        num_channels: of the images, if not those of the trunk, whose values are then repeated as its patch kernels
+            are, or averaged for one.
 
     Raises:
         OSError: a folder or a repository of transformers has no image processor.
@@ -149,10 +153,18 @@ def image_statistics(
         return None
     if isinstance(source.trunk_config, PreTrainedConfig):
         processor = AutoImageProcessor.from_pretrained(source.name)
-        return list(processor.image_mean), list(processor.image_std)
+        return fit_channels(processor.image_mean, num_channels), fit_channels(processor.image_std, num_channels)
     with torch.device("meta"):
         settings: Any = timm.create_model(source.name).pretrained_cfg
-    return list(settings["mean"]), list(settings["std"])
+    return fit_channels(settings["mean"], num_channels), fit_channels(settings["std"], num_channels)
+
+
+def fit_channels(values: Sequence[float], num_channels: int | None) -> list[float]:
+    if num_channels is None or num_channels == len(values):
+        return list(values)
+    if num_channels == 1:
+        return [sum(values) / len(values)]
+    return [values[channel % len(values)] for channel in range(num_channels)]
 
 
 # Models already built
@@ -256,7 +268,7 @@ def read_pretrained(source: TrunkSource, config: ViTCoMerConfig) -> Weights:
     if source.name is None:
         raise ValueError(f"A config brings no weights: {source.trunk_config}.")
     if config.trunk_config.model_type == TIMM:
-        return read_timm_weights(source.name, config)
+        return read_timm_weights(source.name)
     return read_transformers_weights(source.name, TRANSFORMERS_TRUNKS[config.trunk_facts.family])
 
 
@@ -277,10 +289,9 @@ def read_weights(path: Path) -> Weights:
         raise ValueError(f"{path} cannot be read as {WEIGHTS_SUFFIX[1:]}: {error}.") from error
 
 
-def read_timm_weights(name: str, config: ViTCoMerConfig) -> Weights:
+def read_timm_weights(name: str) -> Weights:
     try:
-        # timm adapts a pretrained patch kernel to the channels.
-        model = timm.create_model(name, pretrained=True, num_classes=0, in_chans=config.num_channels)
+        model = timm.create_model(name, pretrained=True, num_classes=0)
     except OSError as error:
         raise OSError(f"The weights of timm's {name} are not in the cache, and not to be had: {error}") from error
     except RuntimeError as error:

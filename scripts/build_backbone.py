@@ -53,7 +53,7 @@ def build(arguments: argparse.Namespace, fields: dict[str, Any]) -> ViTCoMerBack
 
 def save_image_processor(arguments: argparse.Namespace, fields: dict[str, Any]) -> None:
     try:
-        statistics = image_statistics(arguments.trunk, fields.get("trunk_config"))
+        statistics = image_statistics(arguments.trunk, fields.get("trunk_config"), fields.get("num_channels"))
     except OSError:
         statistics = None
     if statistics is None:

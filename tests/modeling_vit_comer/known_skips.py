@@ -22,6 +22,9 @@ KNOWN = re.compile(
             # what lies beside the repository
             "is not on this machine",
             "needs the \\w+ copy beside the repository",
+            # the older ONNX exporter, which no part of the product uses
+            "the ONNX exporters need the onnx package",
+            "an ONNX file is run by onnxruntime",
             # older versions that we run with
             "timm .+ has no ",
             "huggingface_hub .+ cannot upload kernels",

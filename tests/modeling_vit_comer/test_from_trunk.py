@@ -8,13 +8,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models import save_for_hf
+from timm.models import adapt_input_conv, save_for_hf
 from torch import nn
-from transformers import TimmWrapperConfig, TimmWrapperModel, ViTConfig, ViTForImageClassification, ViTModel
+from transformers import Dinov2Config, TimmWrapperConfig, TimmWrapperModel, ViTConfig, ViTForImageClassification, ViTModel
 from transformers.testing_utils import CaptureLogger
 
 from families import REPRESENTATIVES, SIZES, TIMM, family_of, images, tokens_of, transformers_family
-from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerModel, modeling_vit_comer, trunk_sources
+from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig, ViTCoMerModel, modeling_vit_comer, trunk_sources
+from modeling_vit_comer.trunk_sources import image_statistics
 from official import SHARED
 from tiny import tiny_trunk
 
@@ -277,3 +278,90 @@ def test_offline_and_not_cached(trunk: str, tmp_path: Path, monkeypatch: pytest.
 def test_sizes_follow_the_trunk() -> None:
     with pytest.raises(ValueError, match="hidden_size 384 is not that of the trunk, 32: leave it out"):
         from_trunk(tiny_vit(), hidden_size=384)
+
+
+# Images of other channels
+
+
+def sources_of_three_channels(folder: Path) -> dict[str, tuple[Any, dict[str, Any], torch.Tensor]]:
+    """Each kind of source, the fields that it needs, and its patch kernel."""
+    vit, huge = tiny_vit(num_classes=10), family_of("dinov2_with_registers").model
+    huge.layernorm = nn.LayerNorm(32)
+    save_for_hf(vit, folder / "timm", safe_serialization=True, model_args={**SIZES})
+    huge.save_pretrained(folder / "transformers")
+    save_file(vit.state_dict(), folder / "weights.safetensors")
+    kernel, other = vit.patch_embed.proj.weight.detach(), huge.embeddings.patch_embeddings.projection.weight.detach()
+    file_config = {"trunk_config": tiny_trunk(in_chans=3)}
+    return {
+        "timm model": (vit, {}, kernel),
+        "wrapped model": (TimmWrapperModel(TimmWrapperConfig(**tiny_trunk())).eval(), {}, torch.zeros(0)),
+        "transformers model": (huge, {}, other),
+        "timm folder": (folder / "timm", {}, kernel),
+        "transformers folder": (folder / "transformers", {}, other),
+        "file": (folder / "weights.safetensors", file_config, kernel),
+        "config": (ViTConfig(**VIT), {"pretrained": False}, torch.zeros(0)),
+        "timm config": (tiny_trunk(in_chans=3), {"pretrained": False}, torch.zeros(0)),
+        "dinov3": (family_of("dinov3_vit").model, {}, torch.zeros(0)),
+        "beit": (family_of("beit").model, {}, torch.zeros(0)),
+        "dinov2, patches of 14": (family_of("dinov2", image_size=56, patch_size=14).model, {}, torch.zeros(0)),
+    }
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 4, 7])
+def test_other_channels_of_every_source(num_channels: int, tmp_path: Path) -> None:
+    for name, (source, fields, kernel) in sources_of_three_channels(tmp_path).items():
+        backbone = from_trunk(source, num_channels=num_channels, **fields)
+        assert backbone.config.num_channels == num_channels
+        with torch.no_grad():
+            feature_map = backbone(torch.randn(1, num_channels, 64, 64)).feature_maps[0]
+        assert feature_map.shape == (1, 32, 16, 16) and feature_map.isfinite().all(), name
+        if kernel.numel():
+            embeddings = backbone.trunk.input_embeddings
+            actual = getattr(embeddings, "proj", getattr(embeddings, "projection", None)).weight
+            assert_same(actual.data, adapt_input_conv(num_channels, kernel))
+
+
+def test_adapted_channels_see_the_same_image(tmp_path: Path) -> None:
+    """A grey image in one channel gives the tokens of three equal ones; a name of timm gives what timm adapts."""
+    vit = tiny_vit()
+    grey = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        one, three = from_trunk(vit, num_channels=1).trunk, from_trunk(vit).trunk
+        torch.testing.assert_close(tokens_of(one, grey), tokens_of(three, grey.expand(-1, 3, -1, -1)))
+    save_for_hf(vit, tmp_path, safe_serialization=True, model_args={**SIZES})
+    expected = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, in_chans=4).patch_embed.proj.weight
+    assert_same(patch_kernel(from_trunk(tmp_path, num_channels=4)), expected)
+
+
+@pytest.mark.parametrize(
+    "trunk",
+    [
+        Dinov2Config(num_channels=5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2),
+        {"model_type": "vit", "num_channels": 5} | VIT,
+        tiny_trunk(in_chans=5),
+        TimmWrapperConfig(**tiny_trunk(in_chans=5)),
+    ],
+    ids=["dinov2", "vit", "timm", "timm_wrapper"],
+)
+def test_channels_of_a_config(trunk: Any, tmp_path: Path) -> None:
+    for backbone in (from_trunk(trunk, pretrained=False), ViTCoMerBackbone(ViTCoMerConfig(trunk_config=trunk))):
+        assert backbone.config.num_channels == 5
+        assert backbone.spatial_pyramid.stem[0].conv.in_channels == 5
+        assert backbone.trunk.num_channels == 5
+    for fields in ({}, {"num_channels": 3}):
+        saved = from_trunk(trunk, pretrained=False, **fields)
+        saved.save_pretrained(tmp_path)
+        assert ViTCoMerConfig.from_pretrained(tmp_path).num_channels == fields.get("num_channels", 5)
+
+
+def test_channels_that_cannot_be_adapted() -> None:
+    for num_channels in (1, 3, 4):
+        with pytest.raises(ValueError, match=f"images of 5 channels, and num_channels is {num_channels}: only one of 3"):
+            from_trunk(tiny_vit(in_chans=5), num_channels=num_channels)
+
+
+def test_statistics_of_other_channels(tmp_path: Path) -> None:
+    save_for_hf(tiny_vit(), tmp_path, safe_serialization=True, model_args={**SIZES})
+    (mean, std), (four, _) = (image_statistics(tmp_path, None, channels) for channels in (None, 4))
+    assert len(mean) == len(std) == 3 and four == [*mean, mean[0]]
+    assert image_statistics(tmp_path, None, 1) == ([sum(mean) / 3], [sum(std) / 3])

@@ -1,7 +1,7 @@
 """What follows from a look at the data: what ends a run before it begins, and what a person is told."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import UserError
 from .annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions
@@ -47,6 +47,24 @@ def describe(inspection: Inspection, asked: DataOptions, labels: list[str]) -> I
             f"the label files hold 0 and 255 alone: 255 is read as the class {labels[1]!r} in all splits "
             "(data.foreground_255=true; false takes it for data.ignore_index)"
         )
+
+
+def describe_skipped(counts: Mapping[str, int]) -> str:
+    """How many bad samples of each split were passed over, or nothing if there are none."""
+    parts = [f"{count:,} bad samples of {name}" for name, count in counts.items() if count]
+    return f"skipped  {', '.join(parts)}" if parts else ""
+
+
+def warn_of_skipped(where: str, skipped: int, total: int) -> bool:
+    """Whether so many samples are passed over that it is not they that are wrong; then it is said."""
+    if skipped <= MOST_SKIPPED * total:
+        return False
+    _logger.warning(
+        "%s: %d of %d samples are bad and were SKIPPED (%.0f %%): the log names them and says why; if they are good, "
+        "the recipe is wrong about the data (data.bad_samples=refuse stops at the first)",
+        *(where, skipped, total, 100 * skipped / total),
+    )
+    return True
 
 
 class Finding:
@@ -117,7 +135,8 @@ class Finding:
         return self._may_be_white() and undecided or (self.is_learnt and self.facts.is_whole)
 
     def _may_be_white(self) -> bool:
-        return self.facts.values == [0, WHITE]
+        values = set(self.facts.values)
+        return {0, WHITE} <= values and 1 not in values
 
     def _why_nothing(self) -> str:
         facts = self.facts

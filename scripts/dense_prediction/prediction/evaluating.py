@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.samples import Split
@@ -61,8 +60,10 @@ class Measurement:
         samples, started = self._samples(), time.perf_counter()
         self.numbers = self._measure(samples)
         self._warn_of_nothing()
-        skipped = sum(gather_object([samples.num_skipped]))
+        skipped = self.experiment.count_skipped(split)[split]
         seconds = round(time.perf_counter() - started, 1)
+        if self.accelerator.is_main_process:
+            self.experiment.warn_of_all_skipped(0, {split: skipped})
         self.counts = {"pictures": len(samples), "skipped": skipped, "seconds": seconds}
 
     def _samples(self) -> Split:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class RunState:
         best_score: the metric's primary number of the evaluation at `best_step`.
         curve: `step`, mean `loss` since the point before, and `learning_rate` at the step.
         evaluations: `step` and all numbers of the metric.
+        skipped: different bad samples of each split that were passed over, since the run was last resumed at least.
     """
 
     samples_per_step: int
@@ -32,6 +34,11 @@ class RunState:
     best_score: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def note_skipped(self, counts: Mapping[str, int]) -> None:
+        """Keep the larger numbers: a run that was resumed has forgotten which samples it had met."""
+        self.skipped |= {name: max(count, self.skipped.get(name, 0)) for name, count in counts.items()}
 
     @property
     def is_evaluated(self) -> bool:

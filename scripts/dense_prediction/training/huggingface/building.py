@@ -18,6 +18,7 @@ from ..processes.step_size import warn_of_step_size
 from ..processes.unused_parameters import freeze_unused
 from ..resuming import is_inside, resumed_state
 from ..run_folder import claim, clear_output
+from ..run_state import RunState
 from ..schedules import training_steps
 from .arguments import Flags, training_arguments
 from .checkpoints import check_checkpoints, find_checkpoint, own_names
@@ -40,11 +41,12 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
     recipe = experiment.recipe
     _complete(arguments, experiment, flags)
     check_checkpoints(arguments)
-    seconds = 0.0
+    before = RunState(samples_per_step(arguments))
     if checkpoint is not None:
         arguments.resume_from_checkpoint = str(checkpoint)
-        seconds = resumed_state(checkpoint, recipe, samples_per_step(arguments)).seconds
-    trainer = _build(experiment, arguments, "lr_scheduler_type" not in flags, seconds)
+        before = resumed_state(checkpoint, recipe, samples_per_step(arguments))
+    trainer = _build(experiment, arguments, "lr_scheduler_type" not in flags, before.seconds)
+    trainer.skipped = before.skipped
     if arguments.process_index == 0:
         settle = claim if is_inside(checkpoint, Path(recipe.output)) else clear_output
         settle(Path(recipe.output), own_names(arguments.push_to_hub))

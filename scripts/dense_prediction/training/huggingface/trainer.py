@@ -65,6 +65,8 @@ class RecipeTrainer(Trainer):
         self.recipe_schedule = recipe_schedule
         self.samples_per_step = samples_per_step(arguments)
         self.started = time.perf_counter() - seconds
+        self.skipped = dict[str, int]()
+        self.has_warned = False  # of many samples that are skipped
         # Trainer's own limit counts and deletes whatever has the name of a checkpoint.
         self.most_checkpoints, arguments.save_total_limit = arguments.save_total_limit, None
         stream = experiment.training_stream()
@@ -96,6 +98,7 @@ class RecipeTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with share_normalization(self.experiment.head):
             trained = super().train(*args, **kwargs)
+        self.note_skipped("train", "validation")
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.most_checkpoints == 1 and best is not None:
             remove_checkpoints(self.output, 1, {Path(best).name})
@@ -156,6 +159,8 @@ class RecipeTrainer(Trainer):
         """
         samples = cast(EvaluationSet, dataloader.dataset)
         numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
+        measured = [name for name in ("validation", "test") if samples.split is getattr(self.experiment.data, name)]
+        self.note_skipped("train", *measured)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
         flat = flat_numbers(numbers, metric_key_prefix)
         metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}
@@ -220,7 +225,21 @@ class RecipeTrainer(Trainer):
 
     def run_state(self) -> RunState:
         """How far the run is and what it has measured."""
-        return run_state(self.state, self.samples_per_step, time.perf_counter() - self.started)
+        state = run_state(self.state, self.samples_per_step, time.perf_counter() - self.started)
+        state.note_skipped(self.skipped)
+        return state
+
+    def note_skipped(self, *names: str) -> None:
+        """Count the bad samples of all processes, which call it together."""
+        state = RunState(self.samples_per_step, skipped=self.skipped)
+        state.note_skipped(self.experiment.count_skipped(*names))
+        self.skipped = state.skipped
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log(logs, *args, **kwargs)
+        if self.is_world_process_zero() and not self.has_warned and "loss" in logs:
+            drawn = self.state.global_step * self.samples_per_step // self.args.world_size
+            self.has_warned = self.experiment.warn_of_skipped(drawn)
 
 
 class RunCallback(TrainerCallback):

@@ -21,6 +21,7 @@ from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.processes.folder_lock import locked
 from dense_prediction.training.results import write_results
 from dense_prediction.training.run_folder import PICTURE
+from dense_prediction.training.run_state import RunState
 
 
 DESCRIPTION = """\
@@ -46,8 +47,9 @@ def finetune(trainer: RecipeTrainer) -> None:
     args, data = trainer.args, trainer.experiment.data
     trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     record(trainer, "train", trained.metrics)
+    state = trainer.run_state()
     if trainer.is_world_process_zero():
-        write(trainer)
+        write(trainer, state)
         draw(trainer)
     trainer.save_state()
     trainer.save_model(_internal_call=True)  # pushed below, once
@@ -57,7 +59,8 @@ def finetune(trainer: RecipeTrainer) -> None:
         samples = trainer.experiment.evaluation_set(cast(Split, data.test))
         record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
     if trainer.is_world_process_zero():
-        write(trainer)  # again, with what was skipped since
+        state.note_skipped(trainer.skipped)
+        write(trainer, state)  # again, with what was skipped since
         trainer.experiment.warn_of_all_skipped(trainer.state.global_step * trainer.samples_per_step, trainer.skipped)
         if skipped := describe_skipped(trainer.skipped):
             print(skipped)
@@ -65,11 +68,11 @@ def finetune(trainer: RecipeTrainer) -> None:
         push(trainer)
 
 
-def write(trainer: RecipeTrainer) -> None:
-    """The run's results."""
+def write(trainer: RecipeTrainer, state: RunState) -> None:
+    """The results of a run as it was when it ended."""
     write_results(
         trainer.recipe,
-        trainer.run_state(),
+        state,
         trainer.args.device,
         metric=cast(str, trainer.args.metric_for_best_model),
         data=trainer.experiment.data_record(),

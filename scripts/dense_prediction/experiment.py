@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .batches.streams import EvaluationSet, TrainingStream, evaluation_loader
 from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
-from .data.findings import check, describe, warn_of_skipped
+from .data.findings import check, describe, warn_of_limits, warn_of_skipped
 from .data.inspection import Facts, Inspection, inspect
 from .data.loading import load_data
 from .data.samples import Split, Stream
@@ -27,7 +27,7 @@ from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
 from .evaluation.views import Viewer, check_views
 from .models.backbones import build_backbone
-from .models.building import build_model
+from .models.building import build_model, queries_of
 from .models.head import Head
 from .models.heads import find_head
 from .models.saved_models import build_processor, padding_divisor
@@ -58,7 +58,8 @@ class Experiment:
         self.head = head or find_head(recipe.head.name)
         self.size_divisor = padding_divisor(self.head, recipe.transforms)
         self.data = load_data(recipe.data, self.task)
-        self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
+        options = PredictionOptions(things=self.data.things, max_detections=recipe.evaluation.max_detections)
+        self.viewer = Viewer(self.head, self.task, recipe.evaluation, options)
         self.validation = self.evaluation_set(self.data.validation)
         self.facts: dict[str, Facts] = {}
 
@@ -125,12 +126,21 @@ class Experiment:
 
     def new_metric(self) -> Metric:
         """The metric of the task, with nothing counted yet."""
-        return self.task.metric(self.data.labels, self.data.things)
+        limits = [self.recipe.evaluation.max_detections] if self.task.limits_detections else []
+        return self.task.metric(self.data.labels, self.data.things, *limits)
 
     def build_model(self) -> PreTrainedModel:
         """The recipe's head round its backbone, with the weights that the backbone brings and random ones."""
         backbone = build_backbone(self.recipe.backbone, self.head.out_features)
-        return build_model(self.recipe.head, backbone, self.data.labels, self.task, self.data.things)
+        model = build_model(self.recipe.head, backbone, self.data.labels, self.task, self.data.things)
+        self.warn_of_limits(model)
+        return model
+
+    def warn_of_limits(self, model: PreTrainedModel) -> None:
+        """Say it on the main process if pictures hold more than a model can find, or than is measured."""
+        most = self.recipe.evaluation.max_detections if self.task.limits_detections else None
+        if self.facts and PartialState().is_main_process:
+            warn_of_limits(self.facts, self.recipe.data, queries_of(model), most)
 
     def loss_inputs(self, batch: Batch) -> Tensors:
         """The keyword arguments of a model with which its output has a loss."""

@@ -56,6 +56,7 @@ class Measurement:
         check_normalization(processor, recipe)
         self._samples()  # which may not be there
         self.experiment.look_at_data(f"{split}_split")
+        self.experiment.warn_of_limits(self._network)
         self.recipe = self.experiment.recipe
         samples, started = self._samples(), time.perf_counter()
         self.numbers = self._measure(samples)

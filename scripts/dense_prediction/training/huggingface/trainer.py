@@ -23,6 +23,7 @@ from transformers.training_args import OptimizerNames
 
 from ...batches.streams import EvaluationSet, collate
 from ...batches.types import Batch
+from ...data.options import some
 from ...errors import UserError
 from ...experiment import Experiment
 from ...failures import check_loss
@@ -209,7 +210,7 @@ class RecipeTrainer(Trainer):
         saved, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
         differing = [str(key) for keys in report.values() for key in keys]
         if differing:
-            raise UserError(f"{folder} has not the weights of the recipe's model: {', '.join(differing[:5])} differ")
+            raise UserError(f"{folder} has not the weights of the recipe's model: {some(differing, 5)} differ")
         self.model.load_state_dict(saved.state_dict())
 
     def _load_callback_state(self) -> None:

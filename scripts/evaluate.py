@@ -32,6 +32,8 @@ other classes, or with images that were normalised otherwise.
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.max_detections is not None:
+        arguments.overrides.append(f"evaluation.max_detections={arguments.max_detections}")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     prepare_output(arguments.output)
     evaluate(arguments, recipe)
@@ -71,6 +73,12 @@ def parse_arguments() -> argparse.Namespace:
         "--model", metavar="FOLDER", type=Path, required=True, help="the best_model folder that train.py wrote"
     )
     parser.add_argument("--split", choices=["validation", "test"], default="validation", help="default: %(default)s")
+    parser.add_argument(
+        "--max-detections",
+        metavar="N",
+        type=int,
+        help="the best N boxes or instances of a picture count (default: evaluation.max_detections, which is 100)",
+    )
     parser.add_argument(
         "--output", metavar="FILE.json", type=Path, help="write the numbers, and how they were measured"
     )

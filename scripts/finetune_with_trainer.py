@@ -8,6 +8,7 @@ from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
 from dense_prediction.command_line import run, without_their_progress_bars
+from dense_prediction.data.findings import describe_skipped
 from dense_prediction.data.samples import Split
 from dense_prediction.errors import UserError
 from dense_prediction.failures import explained
@@ -20,6 +21,7 @@ from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.processes.folder_lock import locked
 from dense_prediction.training.results import write_results
 from dense_prediction.training.run_folder import PICTURE
+from dense_prediction.training.run_state import RunState
 
 
 DESCRIPTION = """\
@@ -45,15 +47,9 @@ def finetune(trainer: RecipeTrainer) -> None:
     args, data = trainer.args, trainer.experiment.data
     trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     record(trainer, "train", trained.metrics)
+    state = trainer.run_state()
     if trainer.is_world_process_zero():
-        write_results(
-            trainer.recipe,
-            trainer.run_state(),
-            args.device,
-            metric=cast(str, args.metric_for_best_model),
-            data=trainer.experiment.data_record(),
-            processes=args.world_size,
-        )
+        write(trainer, state)
         draw(trainer)
     trainer.save_state()
     trainer.save_model(_internal_call=True)  # pushed below, once
@@ -62,8 +58,26 @@ def finetune(trainer: RecipeTrainer) -> None:
     if args.do_predict:
         samples = trainer.experiment.evaluation_set(cast(Split, data.test))
         record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
+    if trainer.is_world_process_zero():
+        state.note_skipped(trainer.skipped)
+        write(trainer, state)  # again, with what was skipped since
+        trainer.experiment.warn_of_all_skipped(trainer.state.global_step * trainer.begun.samples_per_step, trainer.skipped)
+        if skipped := describe_skipped(trainer.skipped):
+            print(skipped)
     if args.push_to_hub:
         push(trainer)
+
+
+def write(trainer: RecipeTrainer, state: RunState) -> None:
+    """The results of a run as it was when it ended."""
+    write_results(
+        trainer.recipe,
+        state,
+        trainer.args.device,
+        metric=cast(str, trainer.args.metric_for_best_model),
+        data=trainer.experiment.data_record(),
+        processes=trainer.args.world_size,
+    )
 
 
 def record(trainer: RecipeTrainer, name: str, metrics: dict[str, float]) -> None:

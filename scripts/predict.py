@@ -66,7 +66,7 @@ class Writer:
         """
         image = read_image(path)
         with named([str(path)]):
-            prediction = self.model.predict(image)
+            prediction = self.model.predict(image, name=str(path))
         described = self.model.describe(path, prediction, (image.height, image.width))
         if self.annotated is not None:
             described = self.annotated.identify(path, described)
@@ -95,7 +95,8 @@ def predict(arguments: argparse.Namespace, stems: dict[Path, Path], annotated: A
     # Not before the arguments are read, because torch takes seconds.
     from dense_prediction.prediction.trained_model import load_model
 
-    model = load_model(arguments.model, threshold=arguments.score_threshold)
+    options = {"threshold": arguments.score_threshold, "max_detections": arguments.max_detections}
+    model = load_model(arguments.model, **options)
     if annotated is not None:
         annotated.check_labels(model.labels)
     make_folder(arguments.output)
@@ -147,6 +148,13 @@ def parse_arguments() -> argparse.Namespace:
         help="leave out objects and segments with a lower score, 0 to 1 (default: 0.5, of panoptic segmentation 0.8)",
     )
     parser.add_argument(
+        "--max-detections",
+        metavar="N",
+        type=count,
+        default=100,
+        help="keep the best N boxes or instances of an image (default: %(default)s)",
+    )
+    parser.add_argument(
         "--legend",
         choices=["found", "all", "none"],
         default="found",
@@ -162,6 +170,13 @@ def share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie in 0 to 1, got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
     return value
 
 

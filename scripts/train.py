@@ -33,6 +33,7 @@ are relative to the folder that the command runs in; label lists and bases, to t
 
 def report(training_run: "TrainingRun") -> None:
     """Name all that a person wants to find."""
+    from dense_prediction.data.findings import describe_skipped
     from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 
     output, state = training_run.output, training_run.state
@@ -41,6 +42,8 @@ def report(training_run: "TrainingRun") -> None:
         f"validation {training_run.metric} {state.best_score:.4f} at step {state.best_step}{stopped}, "
         f"{state.seconds:.0f} s of training and evaluation"
     )
+    if skipped := describe_skipped(state.skipped):
+        print(skipped)
     print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {training_run.results_file}")
 
 

@@ -67,20 +67,23 @@ def evaluate(
     return Measurement(loaded, model, split).content()
 
 
-def load_model(source: str | Path, device: str | None = None, threshold: float | None = None) -> "TrainedModel":
+def load_model(
+    source: str | Path, device: str | None = None, threshold: float | None = None, max_detections: int = 100
+) -> "TrainedModel":
     """A trained model, whose `predict` takes a file, a picture of PIL or an array; see `TrainedModel`.
 
     Args:
         source: the folder that a training wrote, `OUTPUT/best_model`, or the name of such a repository on the Hub.
         device: where it runs; None for the GPU if there is one.
         threshold: leave out objects and segments of lower scores; None for 0.5, of panoptic segmentation 0.8.
+        max_detections: keep so many boxes or instances of a picture, the best ones.
 
     Raises:
         UserError: there is no such model, or its files are damaged.
     """
     from .prediction.trained_model import load_model
 
-    return load_model(source, device, threshold)
+    return load_model(source, device, threshold, max_detections)
 
 
 def _load(recipe: str | Path, overrides: Mapping[str, Any] | None) -> "Recipe":

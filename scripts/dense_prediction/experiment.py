@@ -2,12 +2,12 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
@@ -17,10 +17,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .batches.streams import EvaluationSet, TrainingStream, evaluation_loader
 from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
-from .data.findings import check, describe
+from .data.findings import check, describe, warn_of_limits, warn_of_skipped
 from .data.inspection import Facts, Inspection, inspect
 from .data.loading import load_data
-from .data.samples import Split
+from .data.samples import Split, Stream
 from .errors import UserError
 from .evaluation.measuring import measure
 from .evaluation.metrics.metric import Metric, Numbers
@@ -28,7 +28,7 @@ from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
 from .evaluation.views import Viewer, check_views
 from .models.backbones import build_backbone, build_skeleton
-from .models.building import build_model
+from .models.building import build_model, queries_of
 from .models.head import Head
 from .models.heads import find_head
 from .models.saved_models import build_processor, padding_divisor
@@ -62,7 +62,8 @@ class Experiment:
         if head is None:
             self._check_model()
         self.data = load_data(recipe.data, self.task)
-        self.viewer = Viewer(self.head, self.task, recipe.evaluation, PredictionOptions(things=self.data.things))
+        options = PredictionOptions(things=self.data.things, max_detections=recipe.evaluation.max_detections)
+        self.viewer = Viewer(self.head, self.task, recipe.evaluation, options)
         self.validation = self.evaluation_set(self.data.validation)
         self.facts: dict[str, Facts] = {}
 
@@ -85,6 +86,32 @@ class Experiment:
     def data_record(self) -> dict[str, Any]:
         """What the splits that were looked at hold, as JSON has it."""
         return {key: facts.plain() for key, facts in self.facts.items()}
+
+    def count_skipped(self, *names: str) -> dict[str, int]:
+        """How many different bad samples of the splits all processes have passed over; they call it together.
+
+        Args:
+            names: such as `train`.
+        """
+        splits = {name: getattr(self.data, name) for name in names}
+        places = {name: split.skipped.nonzero().flatten().tolist() for name, split in splits.items()}
+        everywhere = gather_object([places])
+        return {name: len(set().union(*(each[name] for each in everywhere))) for name in names}
+
+    def warn_of_skipped(self, drawn: int) -> bool:
+        """Say it if this process has skipped many training samples while it drew so many; whether it was said."""
+        return self._warn_of_skipped("train", drawn, self.data.train.num_skipped)
+
+    def warn_of_all_skipped(self, drawn: int, counts: Mapping[str, int]) -> None:
+        """The same of every split at the end, where all processes have drawn so many and skipped `counts`."""
+        for name, count in counts.items():
+            self._warn_of_skipped(name, drawn if name == "train" else None, count)
+
+    def _warn_of_skipped(self, name: str, drawn: int | None, skipped: int) -> bool:
+        split, most = getattr(self.data, name), None if drawn is None else drawn + skipped
+        total = most if most is not None and isinstance(split, Stream) else len(split)
+        where = f"data.{name}_split={getattr(self.recipe.data, f'{name}_split')}"
+        return warn_of_skipped(where, skipped, total if most is None else min(total, most))
 
     def _inspected(self, keys: tuple[str, ...]) -> Inspection:
         inspection = inspect(self.recipe.data, self.task, self.data, keys)
@@ -109,7 +136,8 @@ class Experiment:
 
     def new_metric(self) -> Metric:
         """The metric of the task, with nothing counted yet."""
-        return self.task.metric(self.data.labels, self.data.things)
+        limits = [self.recipe.evaluation.max_detections] if self.task.limits_detections else []
+        return self.task.metric(self.data.labels, self.data.things, *limits)
 
     def build_model(self) -> PreTrainedModel:
         """The recipe's head round its backbone: the weights that `checkpoint` of either brings, and random ones."""
@@ -118,7 +146,14 @@ class Experiment:
         model = build_model(recipe.head, backbone, data.labels, self.task, data.things, data.category_ids)
         if recipe.head.checkpoint is not None:
             start_from(model, self.head, recipe.head.checkpoint)
+        self.warn_of_limits(model)
         return model
+
+    def warn_of_limits(self, model: PreTrainedModel) -> None:
+        """Say it on the main process if pictures hold more than a model can find, or than is measured."""
+        most = self.recipe.evaluation.max_detections if self.task.limits_detections else None
+        if self.facts and PartialState().is_main_process:
+            warn_of_limits(self.facts, self.recipe.data, queries_of(model), most)
 
     def loss_inputs(self, batch: Batch) -> Tensors:
         """The keyword arguments of a model with which its output has a loss."""

@@ -16,7 +16,10 @@ from PIL import Image
 
 import finetune_with_trainer
 import train
+from dense_prediction import experiment
+from dense_prediction.experiment import Experiment
 from dense_prediction.prediction.evaluating import Measurement
+from dense_prediction.recipes.loading import load_recipe
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
 
@@ -101,6 +104,61 @@ def test_nothing_to_measure_ends_an_evaluation(
         draw(mask, 7, 7)
     assert run_script(evaluate, recipe, "--model", tmp_path / "run" / "best_model", "--split", "test") == 1
     assert "data.test_split=test: the label files hold the ids 7" in last_error(capsys)
+
+
+@SCRIPTS
+def test_skipped_samples_are_counted_and_said(
+    script: Any,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of each split by itself, in the results and in the last lines; more than a tenth also at once."""
+    for split, name in (("train", "0.png"), ("validation", "1.png"), ("test", "1.png"), ("test", "2.png")):
+        draw(tmp_path / "masks" / split / name, 0, 7)
+    output, skip = tmp_path / "run", "data.bad_samples=skip"
+    flags = ["--do_predict", "true"] if script is finetune_with_trainer else []
+    steps = ["training.steps=4", "training.evaluate_every=4", "training.checkpoint_every=2"]
+    assert run_script(script, recipe, f"output={output}", skip, *steps, *flags) == 0
+    results = read(output / "results.json")
+    assert results["skipped"] == {"train": 1, "validation": 1} | ({"test": 2} if flags else {})
+    said = "skipped  1 bad samples of train, 1 bad samples of validation"
+    assert said + (", 2 bad samples of test" if flags else "") in capsys.readouterr().out
+    loud = [record.getMessage() for record in caplog.records if "SKIPPED" in record.getMessage()]
+    assert loud[0].startswith("data.train_split=train: 1 of "), "at the first log"
+    assert [text.partition(" (")[0] for text in loud[1:3]] == [
+        "data.train_split=train: 1 of 3 samples are bad and were SKIPPED",
+        "data.validation_split=validation: 1 of 3 samples are bad and were SKIPPED",
+    ]
+    caplog.clear()
+    model = output / ("best_model" if script is train else "")
+    arguments = ["--model", model, "--split", "test", "--output", tmp_path / "numbers.json", skip]
+    assert run_script(evaluate, recipe, *arguments) == 0
+    assert read(tmp_path / "numbers.json")["skipped"] == 2
+    assert "3 pictures, 2 skipped" in capsys.readouterr().out
+    assert "data.test_split=test: 2 of 3 samples are bad and were SKIPPED" in caplog.text
+
+    assert run_script(script, recipe, f"output={output}", skip, *steps, "resume=auto") == 0
+    assert read(output / "results.json")["skipped"]["train"] == 1, "also after it was resumed"
+
+
+@SCRIPTS
+def test_of_good_data_nothing_is_said(
+    script: Any, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_script(script, recipe, f"output={tmp_path / 'run'}", "data.bad_samples=skip", *SHORT) == 0
+    assert not any(read(tmp_path / "run" / "results.json")["skipped"].values())
+    assert "skipped" not in capsys.readouterr().out
+    assert "SKIPPED" not in caplog.text
+
+
+def test_processes_count_a_sample_once(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which more than one of them has met in different epochs."""
+    built = Experiment(load_recipe(recipe, ["data.bad_samples=skip"]))
+    built.data.train.skipped[[0, 2]] = True
+    monkeypatch.setattr(experiment, "gather_object", lambda own: [*own, {"train": [1, 2]}])
+    assert built.count_skipped("train") == {"train": 3}
 
 
 @pytest.mark.parametrize(("score", "warns"), [(None, True), (0.0, False)])

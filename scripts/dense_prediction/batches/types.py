@@ -31,7 +31,7 @@ class PredictionOptions:
 
     Attributes:
         score_threshold: keep boxes and instances whose score is higher; 0 keeps all, as average precision wants it.
-        max_detections: keep at most this many boxes or instances of an image (of Deformable DETR 100 in any case).
+        max_detections: keep at most this many boxes or instances of an image.
         object_threshold: panoptic: a query whose best class is less probable is no segment.
         overlap_threshold: panoptic: a segment that keeps a smaller share of its mask, the rest being nearer to other
             segments, is dropped.

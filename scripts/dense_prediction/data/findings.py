@@ -1,13 +1,13 @@
 """What follows from a look at the data: what ends a run before it begins, and what a person is told."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 from ..errors import UserError
 from .annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions
 from .bad_samples import HINT
 from .inspection import Facts, Inspection
-from .options import DataOptions
+from .options import DataOptions, some
 
 
 _logger = logging.getLogger(__name__)
@@ -47,6 +47,49 @@ def describe(inspection: Inspection, asked: DataOptions, labels: list[str]) -> I
             f"the label files hold 0 and 255 alone: 255 is read as the class {labels[1]!r} in all splits "
             "(data.foreground_255=true; false takes it for data.ignore_index)"
         )
+
+
+def warn_of_limits(
+    facts: Mapping[str, Facts], options: DataOptions, queries: tuple[str, int] | None, most: int | None
+) -> None:
+    """Say it if a picture holds more than can be found or counts.
+
+    Args:
+        queries: which field of the head's config says how many objects it finds, and how many those are.
+        most: predictions of a picture that count.
+    """
+    for key, found in facts.items():
+        things = "classes" if found.unit == "pixels" else "objects"
+        held = f"{_where(key, options)}: up to {found.most} {things} in a picture ({looked_at(found)})"
+        if queries is not None and found.most > queries[1]:
+            _logger.warning(
+                "%s, but the head has %d queries and finds no more: train it with head.config.%s=%d",
+                *(held, queries[1], queries[0], found.most),
+            )
+        if most is not None and found.most > most and key != "train_split":
+            _logger.warning(
+                "%s, but the best %d predictions alone count: with evaluation.max_detections=%d all can, and the "
+                "numbers say so by their names",
+                *(held, most, found.most),
+            )
+
+
+def describe_skipped(counts: Mapping[str, int]) -> str:
+    """How many bad samples of each split were passed over, or nothing if there are none."""
+    parts = [f"{count:,} bad samples of {name}" for name, count in counts.items() if count]
+    return f"skipped  {', '.join(parts)}" if parts else ""
+
+
+def warn_of_skipped(where: str, skipped: int, total: int) -> bool:
+    """Whether so many samples are passed over that it is not they that are wrong; then it is said."""
+    if skipped <= MOST_SKIPPED * total:
+        return False
+    _logger.warning(
+        "%s: %d of %d samples are bad and were SKIPPED (%.0f %%): the log names them and says why; if they are good, "
+        "the recipe is wrong about the data (data.bad_samples=refuse stops at the first)",
+        *(where, skipped, total, 100 * skipped / total),
+    )
+    return True
 
 
 class Finding:
@@ -117,7 +160,8 @@ class Finding:
         return self._may_be_white() and undecided or (self.is_learnt and self.facts.is_whole)
 
     def _may_be_white(self) -> bool:
-        return self.facts.values == [0, WHITE]
+        values = set(self.facts.values)
+        return {0, WHITE} <= values and 1 not in values
 
     def _why_nothing(self) -> str:
         facts = self.facts
@@ -135,8 +179,8 @@ class Finding:
 
     def _strange_ids(self) -> str:
         facts = self.facts
-        held = f"the label files hold the ids {_few(facts.values)} ({looked_at(facts)}"
-        held += f"; {facts.unknown[1]} has {_few(facts.unknown[0])})" if facts.unknown[0] else ")"
+        held = f"the label files hold the ids {some(facts.values)} ({looked_at(facts)}"
+        held += f"; {facts.unknown[1]} has {some(facts.unknown[0])})" if facts.unknown[0] else ")"
         return (
             f"{held}, allowed are {self._allowed()}: name the class of every id in data.labels, in the order of their "
             f"ids from {self._first()} on, or write such ids into the files"
@@ -210,10 +254,3 @@ def _listed(counts: dict[str, int], unit: str = "objects") -> str:
     """`129 objects (cat 120, dog 9)`."""
     names = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     return f"{sum(counts.values()):,} {unit} ({names})"
-
-
-def _few(values: Iterable[int], most: int = 20) -> str:
-    """The first ones, and how many more there are."""
-    numbers = list(values)
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more

@@ -109,9 +109,11 @@ def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -
     seen = {key: look(_split_of(data, key), options.skips_bad_samples) for key in keys if key != "train_split"}
     if "train_split" in keys or _is_open(options, data.labels):
         seen = {"train_split": look(data.train, options.skips_bad_samples)} | seen
-    if _is_open(options, data.labels) and is_white(seen["train_split"]):
-        options = dataclasses.replace(options, foreground_255=True)  # type: ignore[call-arg]  # of SemanticOptions
-    ids = SemanticIds.of(options, data.labels) if isinstance(options, SemanticOptions) else None
+    ids = None
+    if isinstance(options, SemanticOptions):
+        if _is_open(options, data.labels) and is_white(seen["train_split"], options.ignore_index):
+            options = dataclasses.replace(options, foreground_255=True)
+        ids = SemanticIds.of(options, data.labels)
     facts = {key: facts_of(seen[key], data.labels, ids) for key in keys if seen[key].glances or seen[key].bad}
     return Inspection(options, facts)
 
@@ -136,9 +138,13 @@ def look(split: Split | Stream, skip: bool, seconds: float = SECONDS) -> Seen:
     return Seen(len(found) + bad, found, bad)
 
 
-def is_white(seen: Seen) -> bool:
-    """Whether label files hold 0 and 255 alone, as drawing programs write the masks of one class."""
-    return {value for glance in seen.glances for value in glance.pixels} == {0, WHITE}
+def is_white(seen: Seen, void: int) -> bool:
+    """Whether label files hold 0 and 255 alone, as drawing programs write the masks of one class, and perhaps `void`.
+
+    Those that hold what is no class in any case do not count.
+    """
+    maps = (glance.pixels.keys() for glance in seen.glances)
+    return {value for ids in maps if ids <= {0, 1, WHITE, void} for value in ids} - ({void} - {WHITE}) == {0, WHITE}
 
 
 def facts_of(seen: Seen, labels: Sequence[str], ids: SemanticIds | None) -> Facts:

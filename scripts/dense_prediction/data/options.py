@@ -1,7 +1,7 @@
 """What a recipe may say of data of any format. Each format adds its own keys, beside its reader in `formats/`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -111,6 +111,12 @@ class SplitPlaces(DataOptions):
         if not path.exists():
             raise UserError(f"data.{field}.{name}={places[name]}: {path.resolve()} does not exist")
         return path
+
+
+def some(names: Sequence[object], most: int = 20) -> str:
+    """`a, b and 60 more`: the first ones, and how many others there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def it_has(names: Iterable[str]) -> str:

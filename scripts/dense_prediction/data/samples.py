@@ -3,10 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+
+if TYPE_CHECKING:
+    import torch
 
 IGNORE_INDEX = 255
 """The id of unlabelled pixels in every semantic map that leaves this package, whatever it was in the files."""
@@ -58,6 +61,8 @@ class Split(Protocol):
 
     glance: Callable[[int], Glance] | None
     """What is annotated of a sample, or `BadSample`; None where a format cannot tell without the picture."""
+    skipped: "torch.Tensor"
+    """Which samples have been passed over so far: a bool for each, in the memory that loading processes share."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample | None: ...
@@ -80,6 +85,8 @@ class Stream(ABC):
     """
 
     glance: Callable[[int], Glance] | None = None
+    skipped: "torch.Tensor"
+    """As of a split, but a sample has the place that its name leads to."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -128,7 +135,7 @@ class FirstSamples:
     def __init__(self, split: Split, length: int) -> None:
         self.split = split
         self.length = min(length, len(split))
-        self.glance = split.glance
+        self.glance, self.skipped = split.glance, split.skipped
 
     def __len__(self) -> int:
         return self.length

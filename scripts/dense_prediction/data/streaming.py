@@ -45,7 +45,7 @@ class StreamedSplit(Stream):
         self.skip = skip
         self._length: int | None = None
         # In memory that loading processes share, found by the name of a row, whose place in the split is unknown.
-        self._skipped = torch.zeros(NAME_SLOTS, dtype=torch.bool).share_memory_()
+        self.skipped = torch.zeros(NAME_SLOTS, dtype=torch.bool).share_memory_()
         self._cursor = Cursor(self._from)
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class StreamedSplit(Stream):
     @property
     def num_skipped(self) -> int:
         """How many different samples have been passed over so far."""
-        return int(self._skipped.sum())
+        return int(self.skipped.sum())
 
     def glances(self) -> Iterator[Callable[[], Glance]]:
         """What is annotated in each row, from the first on, in a reading of its own."""
@@ -108,8 +108,8 @@ class StreamedSplit(Stream):
         except BadSample as error:
             refuse_unless(self.skip, error)
             slot = crc32(row_name(row, place, self.reader.image_column).encode()) % NAME_SLOTS
-            if not self._skipped[slot]:
-                self._skipped[slot] = True
+            if not self.skipped[slot]:
+                self.skipped[slot] = True
                 log_skipped(error, self.num_skipped)
             return None
 

@@ -4,6 +4,7 @@ from ..drawing.pictures import draw_objects, draw_segments, draw_semantic_map, p
 from ..errors import UserError
 from ..tasks import Task
 from .coco_output import describe_classes, describe_objects
+from .metrics.average_precision import MAX_DETECTIONS
 from .metrics.detection import DetectionMetric, InstanceMetric
 from .metrics.panoptic import PanopticMetric
 from .metrics.semantic import SemanticMetric
@@ -27,7 +28,8 @@ TASKS = {
         Task(
             name="instance_segmentation",
             columns=(*OBJECTS, "masks"),
-            metric=lambda labels, things: InstanceMetric(labels),
+            metric=lambda labels, things, most=MAX_DETECTIONS: InstanceMetric(labels, most),
+            limits_detections=True,
             draw=draw_objects,
             to_json=describe_objects,
             pipeline_arguments=', subtask="instance", threshold=0.5',
@@ -43,7 +45,8 @@ TASKS = {
         Task(
             name="object_detection",
             columns=OBJECTS,
-            metric=lambda labels, things: DetectionMetric(labels),
+            metric=lambda labels, things, most=MAX_DETECTIONS: DetectionMetric(labels, most),
+            limits_detections=True,
             draw=draw_objects,
             to_json=describe_objects,
             pipeline_arguments=", threshold=0.5",

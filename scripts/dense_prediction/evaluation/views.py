@@ -19,6 +19,7 @@ from ..models.head import Head
 from ..models.semantic import semantic_predictions
 from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
+from .metrics.average_precision import MAX_DETECTIONS
 
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
@@ -64,11 +65,16 @@ class Viewer:
 
 
 def check_views(task: Task, views: EvaluationOptions) -> None:
-    """Refuse several views of a picture where a task's predictions cannot be averaged.
+    """Refuse several views of a picture where a task's predictions cannot be averaged, and a limit of what it has not.
 
     Raises:
         UserError: for these.
     """
+    if not task.limits_detections and views.max_detections != MAX_DETECTIONS:
+        raise UserError(
+            f"evaluation.max_detections={views.max_detections} is for boxes and instances, not for task={task.name}: "
+            "leave it out"
+        )
     if not task.averages_views and not views.is_plain:
         raise UserError(
             f"evaluation.scales, flip and window are for semantic_segmentation, not for task={task.name}: leave them "

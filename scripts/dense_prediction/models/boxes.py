@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,9 @@ from ..tasks import Task
 
 
 CLASS_PROBABILITY = 0.01
+
+TOP_K = 100
+"""What the processors of Deformable and Conditional DETR keep by default."""
 
 Reference = Callable[[Geometry], Size]
 """The size that a model's relative boxes are relative to."""
@@ -115,11 +119,17 @@ def predict_boxes(
 ) -> Callable[[BoxesOutput, Batch, Task, PredictionOptions], list[Prediction]]:
     """Predictions by the image processor of a head, whose scores belong to the loss that the head is trained with."""
 
+    whole_family: Any = processor_class  # whose base class does not know of the method that all of it have
+    has_limit = "top_k" in signature(whole_family.post_process_object_detection).parameters
+
+    def limits(options: PredictionOptions) -> dict[str, int]:
+        # Some keep their best 100 whatever is asked for; never fewer here, so that equal scores are ranked as before.
+        return {"top_k": max(TOP_K, options.max_detections)} if has_limit else {}
+
     def predict(output: BoxesOutput, batch: Batch, task: Task, options: PredictionOptions) -> list[Prediction]:
         sizes = [_full_size(geometry, reference) for geometry in geometries(batch)]
         single = DetrObjectDetectionOutput(logits=output.logits.float(), pred_boxes=output.pred_boxes.float())
-        processor: Any = processor_class()  # its base class does not know of the method that all of this family have
-        found = processor.post_process_object_detection(single, options.score_threshold, sizes)
+        found = whole_family().post_process_object_detection(single, options.score_threshold, sizes, **limits(options))
         return [_best(each, target["original_size"], options) for each, target in zip(found, batch["targets"])]
 
     return predict

@@ -69,6 +69,17 @@ def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     return cast(PreTrainedModel, model.get_submodule(head_of(model).entry.backbone))
 
 
+def queries_of(model: PreTrainedModel) -> tuple[str, int] | None:
+    """How many objects a model can find in a picture, and the field of the head's config that says it, if one does."""
+    config: Any = model.config
+    if getattr(config, "two_stage", False):
+        return "two_stage_num_proposals", config.two_stage_num_proposals
+    if (queries := getattr(config, "num_queries", None)) is not None:
+        return "num_queries", queries
+    queries = getattr(getattr(config, "decoder_config", None), "num_queries", None)
+    return None if queries is None else ("decoder_config.num_queries", queries)
+
+
 def task_of(model: PreTrainedModel) -> str:
     """The task that a model was trained for; the first one of its head if its config does not say."""
     return getattr(model.config, "task", head_of(model).tasks[0])

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.samples import Split
@@ -57,12 +56,15 @@ class Measurement:
         check_normalization(processor, recipe)
         self._samples()  # which may not be there
         self.experiment.look_at_data(f"{split}_split")
+        self.experiment.warn_of_limits(self._network)
         self.recipe = self.experiment.recipe
         samples, started = self._samples(), time.perf_counter()
         self.numbers = self._measure(samples)
         self._warn_of_nothing()
-        skipped = sum(gather_object([samples.num_skipped]))
+        skipped = self.experiment.count_skipped(split)[split]
         seconds = round(time.perf_counter() - started, 1)
+        if self.accelerator.is_main_process:
+            self.experiment.warn_of_all_skipped(0, {split: skipped})
         self.counts = {"pictures": len(samples), "skipped": skipped, "seconds": seconds}
 
     def _samples(self) -> Split:

@@ -1,5 +1,7 @@
 """A trained model, and what it sees in pictures."""
 
+import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ..drawing.pages import add_legend
 from ..drawing.pictures import draw
 from ..errors import UserError
 from ..evaluation.coco_output import describe
+from ..evaluation.metrics.average_precision import MAX_DETECTIONS
 from ..evaluation.tasks import find_task
 from ..failures import is_out_of_memory
 from ..models.building import category_ids_of, labels_of, task_of, things_of
@@ -25,6 +28,13 @@ from ..models.saved_models import PADDING, read_model
 from ..tasks import Task
 from .image_files import read_image, to_image
 
+
+_logger = logging.getLogger(__name__)
+
+CUT = (
+    "the {} best objects are kept and there may be more: raise max_detections (--max-detections on the command line), "
+    "or the threshold of their scores"
+)
 
 SCORE_THRESHOLD = 0.5
 """Of boxes and instances. Panoptic segmentation has its own, which the official evaluation uses."""
@@ -56,16 +66,31 @@ class TrainedModel:
         """Class names in the order of their ids."""
         return labels_of(self.model)
 
-    def predict(self, image: str | Path | Image.Image | np.ndarray) -> Prediction:
+    def predict(self, image: str | Path | Image.Image | np.ndarray, name: str | None = None) -> Prediction:
         """What the model was trained to see, in one picture at its own size; `batches.types.Prediction` describes it.
 
         Args:
             image: a file, a picture, or an array (height, width, 3) of 8 bits in the order red, green, blue.
+            name: what a warning calls it; by default the file, or its size.
 
         Raises:
             UserError: the file cannot be read, the array is no picture, or the picture is too small or too large.
         """
-        picture = read_image(Path(image)) if isinstance(image, str | Path) else to_image(image)
+        if isinstance(image, str | Path):
+            picture, called = read_image(Path(image)), str(image)
+        else:
+            picture = to_image(image)
+            called = f"a picture of {picture.width} x {picture.height} pixels"
+        prediction = self._predict(picture)
+        if self.is_cut(prediction):
+            _logger.warning("%s: %s", name or called, CUT.format(self.options.max_detections))
+        return prediction
+
+    def is_cut(self, prediction: Prediction) -> bool:
+        """Whether a prediction holds as many objects as are kept, so that there may have been more."""
+        return self.task.limits_detections and len(prediction["scores"]) >= self.options.max_detections
+
+    def _predict(self, picture: Image.Image) -> Prediction:
         try:
             return predict_image(self.model, self.processor, picture, self.options)
         except ValueError as error:  # the model itself refuses the picture's size
@@ -93,20 +118,29 @@ class TrainedModel:
 
 
 def load_model(
-    source: str | Path, device: str | torch.device | None = None, threshold: float | None = None
+    source: str | Path,
+    device: str | torch.device | None = None,
+    threshold: float | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> TrainedModel:
     """See `dense_prediction.load_model`, which calls this."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, processor = read_model(source, device)
-    return TrainedModel(model, processor, choose_options(model, threshold))
+    return TrainedModel(model, processor, choose_options(model, threshold, max_detections))
 
 
-def choose_options(model: PreTrainedModel, threshold: float | None) -> PredictionOptions:
-    """What becomes a prediction; a threshold of the user's also holds for panoptic segments."""
-    things = things_of(model)
+def choose_options(model: PreTrainedModel, threshold: float | None, max_detections: int) -> PredictionOptions:
+    """What becomes a prediction; a threshold of the user's also holds for panoptic segments.
+
+    Raises:
+        UserError: nothing would.
+    """
+    if max_detections < 1:
+        raise UserError(f"max_detections={max_detections}: keep at least one")
+    kept = PredictionOptions(score_threshold=SCORE_THRESHOLD, things=things_of(model), max_detections=max_detections)
     if threshold is None:
-        return PredictionOptions(score_threshold=SCORE_THRESHOLD, things=things)
-    return PredictionOptions(score_threshold=threshold, object_threshold=threshold, things=things)
+        return kept
+    return dataclasses.replace(kept, score_threshold=threshold, object_threshold=threshold)
 
 
 @torch.inference_mode()

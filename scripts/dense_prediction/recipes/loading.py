@@ -2,8 +2,9 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -50,7 +51,16 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     tree = copy.deepcopy(written)
     for override in overrides:
         _apply(tree, override)
-    return _validate(_in_one_format(tree, written))
+    typed = {override.partition("=")[0] for override in overrides}
+    of_own_data = set() if "data" in typed else {key for key in ONE_DATA_SET if f"data.{key}" not in typed}
+    return _validate(_in_one_format(_without_its_data(tree, written, of_own_data), written))
+
+
+PLACES = ("format", "images", "masks", "annotations")
+"""What says where data are, below a path that differs from machine to machine."""
+
+ONE_DATA_SET = ("bad_samples", "exif_orientation")
+"""What is known of the data at such places, and is true of no other."""
 
 
 def resolve(tree: Tree) -> Recipe:
@@ -82,9 +92,33 @@ def _read(path: Path, readers: tuple[Path, ...]) -> Tree:
         raise UserError(f"{path}: base must be a list of YAML paths, got {bases!r}")
     merged: Tree = {}
     for base in bases:
-        merged = merge(merged, _read(path.parent / base, (*readers, path)))
+        merged = _merge_files(merged, _read(path.parent / base, (*readers, path)))
     merged.pop("name", None)  # of a base
-    return merge(merged, tree)
+    return _merge_files(merged, tree)
+
+
+def _merge_files(below: Tree, above: Tree) -> Tree:
+    """`below` with the values of `above`; where that has its data elsewhere, what `below` says of its own goes."""
+    data, merged = above.get("data"), merge(below, above)
+    said = data.keys() if isinstance(data, dict) else ()
+    return _without_its_data(merged, below, {key for key in ONE_DATA_SET if key not in said})
+
+
+def _without_its_data(tree: Tree, before: Tree, keys: Collection[str]) -> Tree:
+    """Without `data.{key}` for each of the keys, where the data are at other places than they were."""
+    data, old = tree.get("data"), before.get("data")
+    if not isinstance(data, dict) or not isinstance(old, dict):
+        return tree
+    if not any(place in old and _is_moved(old[place], data.get(place)) for place in PLACES):
+        return tree
+    return tree | {"data": {key: value for key, value in data.items() if key not in keys}}
+
+
+def _is_moved(old: Any, new: Any) -> bool:
+    """Whether a place is another one; a place for one more split is not."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return any(new.get(split) != place for split, place in old.items())
+    return bool(old != new)
 
 
 def _with_label_names(tree: Tree, folder: Path) -> Tree:

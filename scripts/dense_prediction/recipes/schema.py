@@ -119,7 +119,9 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class EvaluationOptions:
-    """How semantic segmentation looks at a picture that it is measured on: once, or from several views."""
+    """How semantic segmentation looks at a picture that it is measured on, once or from several views; and how many
+    objects are found in one.
+    """
 
     scales: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
         default_factory=lambda: [1.0], description="semantic: sizes of the picture whose scores are averaged"
@@ -131,6 +133,12 @@ class EvaluationOptions:
     )
     stride: tuple[Positive, Positive] | None = Field(
         default=None, description="semantic: steps of the window down and to the right, usually two thirds of it"
+    )
+
+    max_detections: Positive = Field(
+        default=100,
+        description="boxes and instances: the best ones of a picture that count; 100 gives COCO's numbers, others "
+        "have it in their names",
     )
 
     @model_validator(mode="after")

@@ -79,6 +79,7 @@ class TrainingRun:
             self.checkpoint = self._settle(checkpoint)
         start_trackers(self.accelerator, recipe, self.state.step)
         self.started = time.perf_counter() - self.state.seconds
+        self.has_warned = False  # of many samples that are skipped
         self.losses: list[torch.Tensor] = []  # of the passes since the last point of the curve
 
     def _settle(self, checkpoint: Path | None) -> Path | None:
@@ -231,6 +232,9 @@ class TrainingRun:
         self.losses.clear()
         check_loss(loss, self._whereabouts())
         state.curve.append({"step": state.step, "loss": loss, "learning_rate": self.rate})
+        if self.is_main and not self.has_warned:
+            share = state.step * state.samples_per_step // self.accelerator.num_processes
+            self.has_warned = self.experiment.warn_of_skipped(share)
         measured = self.progress.report(loss, self.rate) | {"loss": loss, "learning_rate": self.rate}
         self.accelerator.log(flat_numbers(measured, "training"), state.step)
 
@@ -272,6 +276,7 @@ class TrainingRun:
         """Add the evaluation to the results and to the checkpoint of this step, whose weights it does not change."""
         state = self.state
         state.evaluations.append({"step": state.step} | numbers)
+        state.note_skipped(self.experiment.count_skipped("train", "validation"))
         state.seconds = time.perf_counter() - self.started
         if self.is_main:
             write_state(cast(Path, self.checkpoint), self.recipe, state)
@@ -291,7 +296,9 @@ class TrainingRun:
     def _finish(self) -> None:
         """Save the last model and the numbers."""
         self._save_model(LAST_MODEL)
+        self.state.note_skipped(self.experiment.count_skipped("train", "validation"))
         if self.is_main:
+            self.experiment.warn_of_all_skipped(self.state.step * self.state.samples_per_step, self.state.skipped)
             self._write_results(finished=True)
         self.accelerator.end_training()
 

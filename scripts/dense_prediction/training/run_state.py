@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class RunState:
         evaluations: `step` and all numbers of the metric.
         is_one_batch: whether a step's passes make one batch, see `processes.loss_normalization`. The version before
             divided the loss of each by what that pass had alone, and a run goes on as it was begun.
+        skipped: different bad samples of each split that were passed over, since the run was last resumed at least.
     """
 
     samples_per_step: int
@@ -35,6 +37,11 @@ class RunState:
     curve: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     is_one_batch: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def note_skipped(self, counts: Mapping[str, int]) -> None:
+        """Keep the larger numbers: a run that was resumed has forgotten which samples it had met."""
+        self.skipped |= {name: max(count, self.skipped.get(name, 0)) for name, count in counts.items()}
 
     @property
     def is_evaluated(self) -> bool:

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN, NonNegative
 from ..bad_samples import BadSample
-from ..options import DataOptions
+from ..options import DataOptions, some
 from ..samples import IGNORE_INDEX, Glance
 
 
@@ -128,7 +128,7 @@ class SemanticIds:
         known = self._are_known(classes)
         if not known.all():
             unknown = np.unique(ids[~known]).tolist()
-            raise BadSample(f"{name}: label holds ids {unknown[:5]}, allowed are {self.allowed()}")
+            raise BadSample(f"{name}: label holds ids [{some(unknown)}], allowed are {self.allowed()}")
         if len(ids) == 0:
             unlabelled = f"{self.ignore_index} (data.ignore_index)" + " and 0 (data.reduce_labels)" * self.reduce
             raise BadSample(f"{name}: no pixel is labelled, all are {unlabelled}")

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ..bad_samples import HINT, BadSample
-from ..options import SplitPlaces
+from ..options import SplitPlaces, some
 from ..samples import Glance
 
 
@@ -200,9 +200,7 @@ def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
     labels = options.class_names(names)
     strangers = [label for label in labels if label not in names]
     if strangers:
-        raise UserError(
-            f"data.labels: {', '.join(strangers[:5])} is no category of {file.path}, it has {', '.join(names[:20])}"
-        )
+        raise UserError(f"data.labels: {some(strangers, 5)} is no category of {file.path}, it has {some(names)}")
     return labels
 
 

@@ -15,7 +15,7 @@ from faster_coco_eval.core import mask as coco_mask
 
 
 MAX_DETECTIONS = 100
-"""The best scored detections of an image and class that count."""
+"""The best scored detections of an image and class that count, where COCO's own numbers are meant."""
 
 Kind = Literal["bbox", "segm"]
 RLE = dict[str, Any]
@@ -35,7 +35,9 @@ class ImageRecord:
     found: Record
 
 
-def average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind) -> dict[str, Any]:
+def average_precision(
+    images: Sequence[ImageRecord], num_labels: int, kind: Kind, max_detections: int = MAX_DETECTIONS
+) -> dict[str, Any]:
     """Average precision at IoU 0.5 to 0.95, as COCO's own script measures it.
 
     Crowds are neither to be found nor counted against what lies in them. Where scores are equal, the detection of the
@@ -44,12 +46,13 @@ def average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind
     Args:
         kind: `bbox` compares boxes, `segm` masks; the size classes of objects are those of the annotation's own area,
             the size of a detection is that of its box or its mask.
+        max_detections: the best scored ones of an image and class that count.
 
     Returns:
-        `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar100` and `class_ap`, a list; NaN where there is
-        no object to be found.
+        `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar100` (or `ar{max_detections}`) and `class_ap`, a
+        list; NaN where there is no object to be found.
     """
-    evaluation = _evaluate(images, num_labels, kind)
+    evaluation = _evaluate(images, num_labels, kind, max_detections)
     # precision (IoU thresholds, recalls, classes, size classes, 1) and recall (IoU thresholds, classes, ..., 1)
     precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
     thresholds = {round(100 * value): index for index, value in enumerate(evaluation.params.iouThrs)}
@@ -60,7 +63,7 @@ def average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind
     }
     for index, size in enumerate(evaluation.params.areaRngLbl[1:], start=1):
         numbers[f"ap_{size}"] = _mean(precision[..., index])
-    numbers["ar100"] = _mean(recall[..., 0])
+    numbers[f"ar{max_detections}"] = _mean(recall[..., 0])
     numbers["class_ap"] = [_mean(precision[:, :, label, 0]) for label in range(num_labels)]
     return numbers
 
@@ -83,7 +86,7 @@ def encode_masks(masks: torch.Tensor) -> list[RLE]:
     return [coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks.detach().cpu()]
 
 
-def _evaluate(images: Sequence[ImageRecord], num_labels: int, kind: Kind) -> COCOeval_faster:
+def _evaluate(images: Sequence[ImageRecord], num_labels: int, kind: Kind, max_detections: int) -> COCOeval_faster:
     truth = COCO(
         {
             "images": [
@@ -96,7 +99,7 @@ def _evaluate(images: Sequence[ImageRecord], num_labels: int, kind: Kind) -> COC
     )
     found = truth.loadRes(_annotations([image.found for image in images], kind))
     evaluation = COCOeval_faster(truth, found, kind)
-    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.params.maxDets = [max_detections]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation

@@ -5,18 +5,34 @@ from typing import Any
 import torch
 
 from ...errors import UserError
-from .average_precision import ImageRecord, Kind, Record, average_precision, corners_to_coco, encode_masks
+from .average_precision import (
+    MAX_DETECTIONS,
+    ImageRecord,
+    Kind,
+    Record,
+    average_precision,
+    corners_to_coco,
+    encode_masks,
+)
 from .metric import Annotation, Numbers, number
 
 
 class DetectionMetric:
-    """Every image's annotated and found boxes."""
+    """Every image's annotated and found boxes.
+
+    Args:
+        max_detections: the best scored ones of an image and class that count. Numbers of another limit than COCO's
+            have it in their names, `box_ap_at_300` and `box_ar300`.
+    """
 
     primary = "box_ap"
     kinds: dict[str, Kind] = {"box": "bbox"}
 
-    def __init__(self, labels: list[str]) -> None:
+    def __init__(self, labels: list[str], max_detections: int = MAX_DETECTIONS) -> None:
         self.labels = labels
+        self.max_detections = max_detections
+        self.limit = "" if max_detections == MAX_DETECTIONS else f"_at_{max_detections}"
+        self.primary += self.limit
         self.state: dict[int, ImageRecord] = {}
 
     def update(self, prediction: Annotation, targets: Annotation) -> None:
@@ -54,10 +70,11 @@ class DetectionMetric:
         images = [self.state[image_id] for image_id in sorted(self.state)]
         numbers: Numbers = {}
         for name, kind in self.kinds.items():
-            measured = average_precision(images, len(self.labels), kind)
-            by_class = measured.pop("class_ap")
-            numbers |= {f"{name}_{key}": number(value) for key, value in measured.items()}
-            numbers[f"class_{name}_ap"] = dict(zip(self.labels, map(number, by_class), strict=True))
+            measured = average_precision(images, len(self.labels), kind, self.max_detections)
+            by_class, recall = measured.pop("class_ap"), f"ar{self.max_detections}"
+            for key, value in measured.items():
+                numbers[f"{name}_{key}{'' if key == recall else self.limit}"] = number(value)
+            numbers[f"class_{name}_ap{self.limit}"] = dict(zip(self.labels, map(number, by_class), strict=True))
         return numbers
 
     def _record(self, annotation: Annotation) -> Record:

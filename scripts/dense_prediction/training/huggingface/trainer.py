@@ -24,6 +24,7 @@ from transformers.training_args import OptimizerNames
 
 from ...batches.streams import EvaluationSet, collate
 from ...batches.types import Batch, names_of
+from ...data.options import some
 from ...errors import UserError, named
 from ...experiment import Experiment
 from ...failures import check_loss
@@ -66,6 +67,8 @@ class RecipeTrainer(Trainer):
         self.recipe_schedule = recipe_schedule
         self.begun = begun or RunState(samples_per_step(arguments), is_one_batch=True)
         self.started = time.perf_counter() - self.begun.seconds
+        self.skipped = dict(self.begun.skipped)
+        self.has_warned = False  # of many samples that are skipped
         # Trainer's own limit counts and deletes whatever has the name of a checkpoint.
         self.most_checkpoints, arguments.save_total_limit = arguments.save_total_limit, None
         stream = experiment.training_stream()
@@ -98,6 +101,7 @@ class RecipeTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         trained = super().train(*args, **kwargs)
+        self.note_skipped("train", "validation")
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.most_checkpoints == 1 and best is not None:
             remove_checkpoints(self.output, 1, {Path(best).name})
@@ -182,6 +186,8 @@ class RecipeTrainer(Trainer):
         """
         samples = cast(EvaluationSet, dataloader.dataset)
         numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
+        measured = [name for name in ("validation", "test") if samples.split is getattr(self.experiment.data, name)]
+        self.note_skipped("train", *measured)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
         flat = flat_numbers(numbers, metric_key_prefix)
         metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}
@@ -230,7 +236,7 @@ class RecipeTrainer(Trainer):
         saved, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
         differing = [str(key) for keys in report.values() for key in keys]
         if differing:
-            raise UserError(f"{folder} has not the weights of the recipe's model: {', '.join(differing[:5])} differ")
+            raise UserError(f"{folder} has not the weights of the recipe's model: {some(differing, 5)} differ")
         self.model.load_state_dict(saved.state_dict())
 
     def _load_callback_state(self) -> None:
@@ -246,7 +252,21 @@ class RecipeTrainer(Trainer):
 
     def run_state(self) -> RunState:
         """How far the run is and what it has measured."""
-        return run_state(self.state, self.begun, time.perf_counter() - self.started)
+        state = run_state(self.state, self.begun, time.perf_counter() - self.started)
+        state.note_skipped(self.skipped)
+        return state
+
+    def note_skipped(self, *names: str) -> None:
+        """Count the bad samples of all processes, which call it together."""
+        state = RunState(self.begun.samples_per_step, skipped=self.skipped)
+        state.note_skipped(self.experiment.count_skipped(*names))
+        self.skipped = state.skipped
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log(logs, *args, **kwargs)
+        if self.is_world_process_zero() and not self.has_warned and "loss" in logs:
+            drawn = self.state.global_step * self.begun.samples_per_step // self.args.world_size
+            self.has_warned = self.experiment.warn_of_skipped(drawn)
 
 
 class RunCallback(TrainerCallback):

@@ -123,6 +123,18 @@ def test_black_and_white_masks_are_read_as_two_classes(tmp_path: Path, write: Wr
     assert not [line for line in describe(found, found.options, data.labels) if "foreground_255" in line]
 
 
+def test_a_bad_mask_does_not_change_what_255_is(tmp_path: Path) -> None:
+    """Of which nothing can be read in any case; an own id for void does not either."""
+    maps = [stripes(0, 255), stripes(0, 7), stripes(0, 255, 11, 11)]
+    options = write_folders(tmp_path, maps, [stripes(0, 255)], bad_samples="skip", ignore_index=11)
+    found = looked(options, SEMANTIC)
+    assert found.options == replace(options, foreground_255=True)
+    assert (found.facts["train_split"].bad, found.facts["train_split"].by_class) == (
+        1,
+        {"background": 48, "crack": 48},
+    )
+
+
 @WITH_MAPS
 def test_255_stays_void_beside_other_ids(tmp_path: Path, write: Write) -> None:
     options = write(tmp_path, [stripes(0, 255), stripes(0, 1)], [stripes(0, 1, 255, 255)])
@@ -297,10 +309,12 @@ def test_a_look_changes_nothing_that_is_trained(tmp_path: Path) -> None:
     maps = [stripes(0, 1, value, value) for value in (0, 1)] * 20
     options = write_stream(tmp_path, maps, maps[:3])
     data, fresh = load_data(options, SEMANTIC), load_data(options, SEMANTIC)
-    before, state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    folders = write_folders(tmp_path / "folders", maps, maps[:3])
+    before, state = torch.get_rng_state(), str(np.random.get_state(legacy=False))
     inspect(options, SEMANTIC, data, KEYS)
+    inspect(folders, SEMANTIC, load_data(folders, SEMANTIC), KEYS)
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], state)
+    assert str(np.random.get_state(legacy=False)) == state
     streams = [split.shuffled(0) for split in (data.train, fresh.train)]
     for position in range(45):
         first, second = (stream[position]["semantic_map"] for stream in streams)

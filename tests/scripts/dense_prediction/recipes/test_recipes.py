@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -22,9 +22,10 @@ from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import Source, new_sample
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
-from dense_prediction.options import FORBID_UNKNOWN, Positive
+from dense_prediction.options import FORBID_UNKNOWN, Positive, fields_of
 from dense_prediction.recipes.keys import describe_keys, dotted_fields
 from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.schema import EvaluationOptions
 from dense_prediction.recipes.shipped import presets, recipe_names
 from dense_prediction.tasks import Task
 from miniature import ROOT
@@ -315,3 +316,75 @@ def test_every_key_is_described() -> None:
     assert keys == list(dict.fromkeys(keys)) == list(fields)
     assert "data.masks                            of coco_panoptic, folders: folder of the masks" in describe_keys()
     assert "data.path                             folder of the data" in describe_keys()
+
+
+PUBLIC = ("ade20k", "camvid", "coco", "coco_mini", "coco_stuff164k")
+"""The fragments that describe data sets."""
+OWN = [path for path in COMMITTED if path.parent.name == "custom"]
+
+
+def bases_of(path: Path) -> set[Path]:
+    """A recipe's file and all that it stands on."""
+    tree = yaml.safe_load(path.read_text())
+    return {path}.union(*(bases_of((path.parent / base).resolve()) for base in tree.get("base", [])))
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.parts[-3])
+def test_recipes_for_own_data_say_nothing_of_public_data(path: Path) -> None:
+    """Neither by what they stand on, nor by themselves."""
+    assert not {base.stem for base in bases_of(path)} & set(PUBLIC)
+    data = load_recipe(path).data
+    places = {"path", "format", "images", "masks", "annotations", "labels"}
+    for name, field in fields_of(type(data)).items():
+        if name not in places:
+            assert getattr(data, name) == field.get_default(call_default_factory=True), name
+    assert data.labels in (None, ["background", "foreground"])
+    assert load_recipe(path).evaluation == EvaluationOptions()
+
+
+def test_there_are_recipes_for_own_data() -> None:
+    assert {path.parts[-3] for path in OWN} >= {"object_detection", "instance_segmentation", "semantic_segmentation"}
+
+
+def test_data_are_described_by_their_own_fragments_alone() -> None:
+    described = {
+        path.stem for path in (RECIPES / "fragments").glob("*.yaml") if "data" in yaml.safe_load(path.read_text())
+    }
+    assert described == set(PUBLIC)
+
+
+RT_DETR = "object_detection/coco/rt_detr_vit-comer-s_1x"
+ELSEWHERE = ["data.path=mine", "data.annotations={train: t.json, validation: v.json}"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.path=/data/coco"], ("skip", "stored")),
+        (["data.annotations.test=test.json"], ("skip", "stored")),
+        (ELSEWHERE, ("refuse", "auto")),
+        (["data.images.train=pictures"], ("refuse", "auto")),
+        (["data.path=x", "data.format=datasets"], ("refuse", "auto")),
+        ([*ELSEWHERE, "data.bad_samples=skip"], ("skip", "auto")),
+        ([*ELSEWHERE, "data.exif_orientation=stored"], ("refuse", "stored")),
+        (["data={path: x, format: coco, bad_samples: skip}"], ("skip", "auto")),
+    ],
+    ids=range(8),
+)
+def test_what_a_recipe_says_of_its_own_data_holds_for_them_alone(
+    overrides: list[str], expected: tuple[str, str], tmp_path: Path
+) -> None:
+    """On the command line, and in a file that stands on the recipe."""
+    data = load_recipe(RT_DETR, overrides).data
+    assert (data.bad_samples, data.exif_orientation) == expected
+    tree: dict[str, Any] = {"base": [str(RECIPES / f"{RT_DETR}.yaml")], "data": {}}
+    for override in overrides:
+        keys, value = override.split("=", 1)
+        if keys == "data" or "datasets" in value:
+            return
+        place = tree
+        for key in keys.split(".")[:-1]:
+            place = place.setdefault(key, {})
+        place[keys.split(".")[-1]] = yaml.safe_load(value)
+    data = load_recipe(write(tmp_path / "mine.yaml", tree)).data
+    assert (data.bad_samples, data.exif_orientation) == expected

@@ -1,6 +1,7 @@
 """From a row of the `datasets` library to a sample."""
 
 from io import BytesIO
+from pathlib import PurePath
 from typing import Any, Protocol, TypeAlias
 
 import datasets
@@ -10,10 +11,12 @@ from PIL import Image
 
 from ..errors import UserError
 from .annotations.instances import Instance, instance_fields
+from .annotations.numbers import whole_number
 from .annotations.semantic_maps import SemanticIds, SemanticOptions
 from .bad_samples import BadSample
+from .file_names import can_be_written
 from .images import as_seen, open_picture, reason
-from .options import DataOptions, ExifOrientation
+from .options import DataOptions, ExifOrientation, it_has
 from .samples import Sample, new_sample
 
 
@@ -67,7 +70,7 @@ class SemanticReader:
         name = row_name(row, place, self.image_column)
         image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image")
         label = row[self.label_column]
-        ids = np.array(decode(label, f"{name}: label")) if self.label_is_image else to_array(label, name)
+        ids = self.ids.read(decode(label, f"{name}: label"), name) if self.label_is_image else to_array(label, name)
         semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
         return new_sample(image, name, image_id) | {"semantic_map": semantic_map}
 
@@ -87,13 +90,14 @@ class ObjectsReader:
         self.box_format, self.orientation = box_format, options.exif_orientation
         check_columns(options, features, columns)
         fields = object_features(features[self.objects_column])
-        missing = [field for field in ("bbox", "category") if field not in fields]
+        self.box_field, self.category_field = (_one_of(names, fields) for names in (BOX_FIELDS, CATEGORY_FIELDS))
+        missing = [names[0] for names in (BOX_FIELDS, CATEGORY_FIELDS) if _one_of(names, fields) not in fields]
         if missing:
-            raise UserError(f"{options.path}: column {self.objects_column!r} has no {' and no '.join(missing)}")
-        self.labels = options.class_names(class_names(fields["category"]))
+            raise UserError(
+                f"{options.path}: column {self.objects_column!r} has no {' and no '.join(missing)}{it_has(fields)}"
+            )
+        self.labels = options.class_names(class_names(fields[self.category_field]))
         self.things = frozenset(range(len(self.labels)))
-        # Some datasets write the names themselves.
-        self.label_ids = {key: place for place, name in enumerate(self.labels) for key in (place, name)}
 
     def undecoded(self, rows: Rows) -> Rows:
         return rows.cast_column(self.image_column, datasets.Image(decode=False))
@@ -106,19 +110,51 @@ class ObjectsReader:
         return new_sample(image, name, image_id) | boxes
 
     def _instance(self, fields: Row) -> Instance:
-        category = fields.get("category")
-        label = self.label_ids.get(category) if isinstance(category, int | str) else None
+        category = fields.get(self.category_field)
         is_crowd = fields.get("is_crowd") or fields.get("iscrowd")
-        return Instance(fields.get("bbox"), label, category, is_crowd, fields.get("area"))
+        return Instance(fields.get(self.box_field), self._label(category), category, is_crowd, fields.get("area"))
+
+    def _label(self, category: Any) -> int | None:
+        """Some datasets write the names themselves, and what has once had gaps is a float."""
+        if isinstance(category, str):
+            return self.labels.index(category) if category in self.labels else None
+        try:
+            label = whole_number(category)
+        except ValueError:
+            return None
+        return label if 0 <= label < len(self.labels) else None
 
 
 LISTS = datasets.List, datasets.LargeList
 
+BOX_FIELDS = ("bbox", "bboxes", "box", "boxes")
+CATEGORY_FIELDS = ("category", "categories", "label", "labels")
+"""What data sets call the two things that every object has; the first that there is is read."""
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    datasets.exceptions.DatasetsError,
+)
+"""What `datasets` raises depends on the builder, the files, the network and the Hub; all of it means this."""
+
 
 def check_columns(options: DataOptions, features: datasets.Features, columns: tuple[str, ...]) -> None:
+    """The first one is that of the image."""
     for column in columns:
         if column not in features:
             raise UserError(f"{options.path} has no column {column!r}, it has {', '.join(features)}")
+    image = features[columns[0]]
+    if not is_picture(image) and getattr(image, "dtype", None) not in ("string", "large_string"):
+        raise UserError(f"{options.path}: column {columns[0]!r} holds no pictures, set data.image_column: {image}")
+
+
+def _one_of(names: tuple[str, ...], fields: dict[str, Any]) -> str:
+    """The first that there is, else the usual one."""
+    return next((name for name in names if name in fields), names[0])
 
 
 def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
@@ -135,13 +171,17 @@ def decode_rgb(value: dict[str, Any] | None, orientation: ExifOrientation, name:
 
 def _content(path: str, name: str) -> bytes:
     """What a file holds, which may be on the Hub or in an archive."""
+    if not can_be_written(path) or "\0" in path or ".." in PurePath(path).parts:
+        raise BadSample(f"{name}: its file is {path!r}: expected a path without ..")
     try:
         with xopen(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
         raise BadSample(f"{name}: {path} does not exist") from error
-    except OSError as error:  # the network, say: no fault of the sample
-        raise UserError(f"{name}: cannot read {path}: {reason(error)}") from error
+    except OSError as error:
+        text = f"{name}: cannot read {path}: {reason(error)}"
+        # The network, say, is no fault of the sample.
+        raise (UserError if "://" in path else BadSample)(text) from error
 
 
 def is_picture(feature: Any) -> bool:
@@ -184,8 +224,12 @@ def as_list(objects: Any, name: str) -> list[Row]:
         BadSample: the lists differ in length.
     """
     if not isinstance(objects, dict):
+        if not all(isinstance(fields, dict) for fields in objects or []):
+            raise BadSample(f"{name}: an object is empty")
         return objects or []
     columns = {key: values for key, values in objects.items() if values is not None}
+    if single := [key for key, values in columns.items() if not isinstance(values, list)]:
+        raise BadSample(f"{name}: {single[0]} of its objects is no list")
     lengths = {key: len(values) for key, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadSample(f"{name}: the lists of its objects have different lengths: {lengths}")

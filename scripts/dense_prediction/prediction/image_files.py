@@ -1,7 +1,6 @@
 """Pictures that a person names: files and folders of them, and what is written for each."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..data.images import DAMAGED, to_rgb
+from ..data.file_names import is_litter
+from ..data.images import DAMAGED, is_picture_name, load, reason, to_rgb
 from ..errors import UserError
 
 
@@ -78,11 +78,9 @@ def read_image(path: Path) -> Image.Image:
         UserError: the file is damaged, no image, or its numbers are no colours.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is refused
-            return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(load(path)))
     except DAMAGED as error:
-        raise UserError(f"cannot read {path} as an image: {error}") from error
+        raise UserError(f"cannot read {path} as an image: {reason(error)}") from error
 
 
 def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -105,12 +103,11 @@ def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
         raise UserError(f"expected a file, a picture of PIL or an array of numpy, got a {type(picture).__name__}")
     try:
         return to_rgb(picture)
-    except ValueError as error:
-        raise UserError(f"the picture has no colours: {error}") from error
+    except DAMAGED as error:
+        raise UserError(f"the picture has no colours: {reason(error)}") from error
 
 
 def _images_in(folder: Path) -> list[Path]:
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    files = (path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file())
-    visible = (path for path in files if not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if is_picture_name(path.name) and path.is_file())
+    visible = (path for path in files if not is_litter(path.name))
     return sorted((path for path in visible if not path.name.endswith(_WRITTEN)), key=natural_order)

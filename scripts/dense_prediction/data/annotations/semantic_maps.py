@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from ...options import FORBID_UNKNOWN, NonNegative
 from ..bad_samples import BadSample
 from ..options import DataOptions
 from ..samples import IGNORE_INDEX
+from .palettes import Colours, Palette
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -20,6 +22,10 @@ class SemanticOptions(DataOptions):
     ignore_index: NonNegative = Field(default=255, description="id in the label files that is no class")
     reduce_labels: bool = Field(
         default=False, description="0 in the label files is no class, and 1 the first (ADE20K)"
+    )
+    palette: Colours | None = Field(
+        default=None,
+        description="of label files in colours: {CLASS or id: [red, green, blue], ...} or lists of them; null for ids",
     )
 
 
@@ -31,11 +37,13 @@ class SemanticIds:
         num_labels: class ids are 0 to one less than this.
         ignore_index: the id of unlabelled pixels.
         reduce: 0 is unlabelled as well, and every other id one more than its class.
+        palette: the ids that the colours of label files stand for; None where their pixels are ids.
     """
 
     num_labels: int
     ignore_index: int
     reduce: bool
+    palette: Palette | None = None
 
     @classmethod
     def of(cls, options: SemanticOptions, labels: list[str]) -> "SemanticIds":
@@ -46,7 +54,13 @@ class SemanticIds:
         """
         if not 2 <= len(labels) < IGNORE_INDEX:
             raise UserError(f"data.labels must name 2 to {IGNORE_INDEX - 1} classes, got {len(labels)}")
-        return cls(len(labels), options.ignore_index, options.reduce_labels)
+        reduce = options.reduce_labels
+        palette = None if options.palette is None else Palette.of(options.palette, labels, int(reduce))
+        return cls(len(labels), options.ignore_index, reduce, palette)
+
+    def read(self, label: Image.Image, name: str) -> np.ndarray:
+        """The ids in a label file, (H, W) if it is a map of ids or of colours of the palette."""
+        return np.array(label) if self.palette is None else self.palette.read(label, name)
 
     def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> np.ndarray:
         """Class ids (H, W) int64, with unlabelled pixels as `IGNORE_INDEX`.
@@ -56,7 +70,10 @@ class SemanticIds:
             labelled.
         """
         if ids.shape != image_size:
-            raise BadSample(f"{name}: label has shape {ids.shape}, expected the image's height and width {image_size}")
+            raise BadSample(
+                f"{name}: label has shape {ids.shape}, expected the image's height and width {image_size}"
+                + "; a map of colours needs data.palette={CLASS: [red, green, blue], ...}" * (ids.ndim == 3)
+            )
         if ids.dtype.kind not in "biu":
             raise BadSample(f"{name}: label holds {ids.dtype} values, expected whole numbers")
         ids = ids.astype(np.int64)

@@ -13,10 +13,12 @@ from ...tasks import Task
 from ..annotations.instances import Instance, check_size, instance_fields
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
+from ..file_names import locate
 from ..images import read_rgb
 from ..options import ExifOrientation, it_has
 from ..samples import Sample, Source, new_sample
 from .folders import MaskSplit
+from .voc_files import BOXES, MaskPairs, image_file, parse_xml, read_stems
 
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -49,10 +51,10 @@ class VocBoxes:
 
     def __getitem__(self, index: int) -> Sample:
         stem = self.stems[index]
-        path = self.root / "Annotations" / f"{stem}.xml"
-        annotation = _parse(path)
+        path = locate(self.root / BOXES, f"{stem}.xml", f"the annotation of {stem!r}")
+        annotation = parse_xml(path)
         objects = [self._instance(element, path) for element in annotation.iter("object")]
-        image_path = image_file(self.root, stem)
+        image_path = image_file(self.root, stem, annotation.findtext("filename", "").strip())
         image = read_rgb(image_path, self.orientation)
         size = image.height, image.width
         check_size(size, _annotated_size(annotation, path), image_path)
@@ -85,8 +87,7 @@ def _open_masks(options: VocOptions) -> Source:
     ids = SemanticIds.of(options, labels)
 
     def open_split(key: str) -> MaskSplit:
-        stems = _stems(options, root / "ImageSets" / "Segmentation", key)
-        pairs = [(image_file(root, stem), root / "SegmentationClass" / f"{stem}.png") for stem in stems]
+        pairs = MaskPairs(root, _stems(options, root / "ImageSets" / "Segmentation", key))
         return MaskSplit(pairs, ids, options.exif_orientation)
 
     return Source(labels, frozenset(), open_split)
@@ -101,22 +102,9 @@ def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float,
         raise BadSample(f"{path}: its height and width are {height!r} and {width!r}") from error
 
 
-def image_file(root: Path, stem: str) -> Path:
-    return root / "JPEGImages" / f"{stem}.jpg"
-
-
 def _stems(options: VocOptions, folder: Path, key: str) -> list[str]:
     path = folder / f"{getattr(options, key)}.txt"
     if not path.is_file():
         names = it_has(sorted(file.stem for file in folder.glob("*.txt")))
-        raise UserError(f"data.{key}={getattr(options, key)}: {folder.resolve()} has no {path.name}{names}")
-    return path.read_text(encoding="utf-8").split()
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise BadSample(f"{path} does not exist") from error
-    except ElementTree.ParseError as error:
-        raise BadSample(f"{path} is not XML: {error}") from error
+        raise UserError(f"data.{key}={getattr(options, key)}: {folder.absolute()} has no {path.name}{names}")
+    return read_stems(path, options.root_folder())

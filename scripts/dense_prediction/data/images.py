@@ -99,6 +99,8 @@ def load(source: Path | BytesIO) -> Image.Image:
     Raises:
         Exception: one of `DAMAGED`, if it is.
     """
+    if isinstance(source, Path) and source.stat().st_size == 0:
+        raise ValueError("it is empty")
     with warnings.catch_warnings():
         # Of pictures of which twice as large ones are refused, and of metadata that nobody looks at.
         warnings.simplefilter("ignore")

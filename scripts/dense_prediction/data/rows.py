@@ -146,7 +146,10 @@ def check_columns(options: DataOptions, features: datasets.Features, columns: tu
     """The first one is that of the image."""
     for column in columns:
         if column not in features:
-            raise UserError(f"{options.path} has no column {column!r}, it has {', '.join(features)}")
+            raise UserError(
+                f"{options.path} has no column {column!r}, it has {', '.join(features)}; set data.image_column, "
+                "data.label_column or data.objects_column"
+            )
     image = features[columns[0]]
     if not is_picture(image) and getattr(image, "dtype", None) not in ("string", "large_string"):
         raise UserError(f"{options.path}: column {columns[0]!r} holds no pictures, set data.image_column: {image}")

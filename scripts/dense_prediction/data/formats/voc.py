@@ -13,7 +13,7 @@ from ...tasks import Task
 from ..annotations.instances import Instance, check_size, instance_fields
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
-from ..file_names import locate
+from ..file_names import is_litter, locate
 from ..images import read_rgb
 from ..options import ExifOrientation, it_has
 from ..samples import Sample, Source, new_sample
@@ -105,6 +105,6 @@ def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float,
 def _stems(options: VocOptions, folder: Path, key: str) -> list[str]:
     path = folder / f"{getattr(options, key)}.txt"
     if not path.is_file():
-        names = it_has(sorted(file.stem for file in folder.glob("*.txt")))
+        names = it_has(sorted(file.stem for file in folder.glob("*.txt") if not is_litter(file.name)))
         raise UserError(f"data.{key}={getattr(options, key)}: {folder.absolute()} has no {path.name}{names}")
     return read_stems(path, options.root_folder())

@@ -1,7 +1,6 @@
 """One damaged data set for each reader, from its kind and a source of random numbers."""
 
 import io
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +23,6 @@ from fuzz_mutations import changed_json, damaged, json_text
 from fuzz_pictures import SIDE, picture
 from fuzz_rows import read_datasets
 
-
-logging.getLogger("dense_prediction").setLevel(logging.ERROR)
 
 SPLITS = ("train", "validation")
 

@@ -24,9 +24,6 @@ from fuzz_mutations import HOSTILE, changed_json, damaged, json_text
 from fuzz_pictures import SIDE, picture
 
 
-datasets.disable_progress_bars()
-datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
-
 SEMANTIC, DETECTION = TASKS["semantic_segmentation"], TASKS["object_detection"]
 
 OBJECTS = [
@@ -131,6 +128,9 @@ def _image_folder(folder: Path, task: Task, random: Random) -> bool:
 
 
 def _open(folder: Path, task: Task, random: Random) -> bool:
+    # Of this child process alone.
+    datasets.disable_progress_bars()
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     options = DatasetsOptions(
         path=str(folder),

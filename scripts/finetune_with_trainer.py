@@ -61,7 +61,9 @@ def finetune(trainer: RecipeTrainer) -> None:
     if trainer.is_world_process_zero():
         state.note_skipped(trainer.skipped)
         write(trainer, state)  # again, with what was skipped since
-        trainer.experiment.warn_of_all_skipped(trainer.state.global_step * trainer.begun.samples_per_step, trainer.skipped)
+        trainer.experiment.warn_of_all_skipped(
+            trainer.state.global_step * trainer.begun.samples_per_step, trainer.skipped
+        )
         if skipped := describe_skipped(trainer.skipped):
             print(skipped)
     if args.push_to_hub:

@@ -1,5 +1,8 @@
 """Pictures, read and turned to what a person sees; one that cannot be read is a `BadSample`."""
 
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -7,12 +10,32 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from .annotations.file_names import near_it
 from .bad_samples import BadSample
 from .options import ExifOrientation
 
 
-# What PIL reports damaged files by, depending on the format; a bomb is a picture of absurd size.
-DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+DAMAGED = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What PIL meets damaged files with, depending on the format: AVIF with RuntimeError, QOI with IndexError, FTEX with
+AssertionError, SPIDER with AttributeError, TIFF's tags with struct.error, ...; a bomb is a picture of absurd size."""
+
+_NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+"""What PIL knows by its first bytes alone."""
 
 TURNED = range(2, 9)
 """EXIF's orientations of pictures that are turned or mirrored; some cameras write 0, which says nothing."""
@@ -21,6 +44,9 @@ AnnotatedSize = Sequence[float | None]
 """Height and width; None or 0 for one that an annotation does not say."""
 
 NOT_SAID: AnnotatedSize = (None, None)
+
+_PREMULTIPLIED = ("La", "RGBa")
+"""Modes that PIL makes no RGB of in one step."""
 
 _TOO_DEEP = ("I", "F")
 """Modes of 32-bit numbers, of which nobody knows which one is white."""
@@ -46,21 +72,75 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"its mode is {image.mode}, 32 bits a pixel: save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
+    if "transparency" in image.info or image.mode in _PREMULTIPLIED:
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
     return image.convert("RGB")
+
+
+def colours(image: Image.Image, name: str) -> np.ndarray:
+    """(H, W, 3) uint8: the red, green and blue of a picture whose colours are numbers, as they are stored.
+
+    Raises:
+        BadSample: it has no such colours.
+    """
+    try:
+        return np.array(image.convert("RGB"))
+    except DAMAGED as error:
+        raise BadSample(f"{name} has no colours: {reason(error)}") from error
 
 
 def open_picture(source: Path | BytesIO, name: str) -> Image.Image:
     """The picture in a file, or in what a file holds, as it is stored; `name` is what a message calls it."""
     try:
-        with Image.open(source) as image:
-            image.load()
-            return image
+        return load(source)
     except FileNotFoundError as error:
-        raise BadSample(f"{name} does not exist") from error
+        raise BadSample(f"{name} does not exist{near_it(source) if isinstance(source, Path) else ''}") from error
     except DAMAGED as error:
         raise BadSample(f"{name} cannot be decoded: {reason(error)}") from error
+
+
+def load(source: Path | BytesIO) -> Image.Image:
+    """The picture in a file as it is stored, the first frame of several.
+
+    Raises:
+        Exception: one of `DAMAGED`, if it is.
+    """
+    if isinstance(source, Path) and source.stat().st_size == 0:
+        raise ValueError("it is empty")
+    with warnings.catch_warnings():
+        # Of pictures of which twice as large ones are refused, and of metadata that nobody looks at.
+        warnings.simplefilter("ignore")
+        with Image.open(source) as image:
+            image.load()
+            _keep_orientation_alone(image)
+            return image
+
+
+def _keep_orientation_alone(image: Image.Image) -> None:
+    """Forget all other EXIF data, which may be damaged without the picture being so, and it too if it is damaged."""
+    try:
+        exif = image.getexif()
+    except DAMAGED:
+        exif = image.getexif()  # it is read once, and is now what could be read
+    for tag in list(exif):
+        if tag != ExifTags.Base.Orientation or not _is_readable(exif, tag):
+            del exif[tag]
+    for raw in ("exif", "Raw profile type exif"):  # what PIL reads them from again when it turns the picture
+        image.info.pop(raw, None)
+
+
+def _is_readable(exif: Image.Exif, tag: int) -> bool:
+    try:
+        return isinstance(exif[tag], int)
+    except DAMAGED:
+        return False
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file is called as pictures are that can be read."""
+    known = Image.registered_extensions()
+    form = known.get(Path(name).suffix.lower())
+    return form in Image.OPEN and form not in _NOT_DECODED
 
 
 def as_seen(
@@ -74,8 +154,8 @@ def as_seen(
     image = _oriented(image, orientation, annotated)
     try:
         return to_rgb(image)
-    except ValueError as error:
-        raise BadSample(f"{name} has no colours: {error}") from error
+    except DAMAGED as error:
+        raise BadSample(f"{name} has no colours: {reason(error)}") from error
 
 
 def fits(size: Sequence[float], annotated: AnnotatedSize) -> bool:
@@ -95,5 +175,9 @@ def _oriented(image: Image.Image, orientation: ExifOrientation, annotated: Annot
 
 def reason(error: Exception) -> str:
     """Why a picture cannot be read."""
-    # PIL names the object that it read from, which is a memory address.
-    return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(error, UnidentifiedImageError):
+        # PIL names the object that it read from, which is a memory address.
+        return "no known image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the file is named already
+    return str(error) or type(error).__name__

@@ -76,7 +76,7 @@ class DataOptions(ABC):
             UserError: neither names the classes, or two are alike.
         """
         names = self.labels or from_data
-        if names is None:
+        if not names:
             raise UserError(
                 "the dataset does not name its classes: list them in data.labels, in the order of their ids"
             )
@@ -89,7 +89,7 @@ class DataOptions(ABC):
         """`path`, which must be a folder."""
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
-            raise UserError(f"data.path={self.path}: there is no folder {folder.resolve()}; set data.path=FOLDER")
+            raise UserError(f"data.path={self.path}: there is no folder {folder.absolute()}; set data.path=FOLDER")
         return folder
 
 
@@ -109,7 +109,7 @@ class SplitPlaces(DataOptions):
             )
         path = self.root_folder() / places[name]
         if not path.exists():
-            raise UserError(f"data.{field}.{name}={places[name]}: {path.resolve()} does not exist")
+            raise UserError(f"data.{field}.{name}={places[name]}: {path.absolute()} does not exist")
         return path
 
 

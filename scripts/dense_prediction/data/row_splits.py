@@ -7,7 +7,7 @@ import datasets
 
 from ..errors import UserError
 from .options import DataOptions
-from .rows import RowReader, Rows
+from .rows import UNREADABLE, RowReader, Rows
 from .samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .streaming import StreamedSplit
 
@@ -62,12 +62,12 @@ def open_rows(
 def _load_dataset(path: str, streaming: bool) -> Mapping[str, Rows]:
     folder = Path(path).expanduser()
     if not folder.is_dir() and path.startswith((".", "/", "~")):
-        raise UserError(f"data.path={path}: there is no folder {folder.resolve()}; set data.path=FOLDER")
+        raise UserError(f"data.path={path}: there is no folder {folder.absolute()}; set data.path=FOLDER")
     try:
         return datasets.load_dataset(str(folder) if folder.is_dir() else path, streaming=streaming)
-    # What `datasets` raises depends on the builder, the network and the Hub; all of it means "not readable".
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
+    except UNREADABLE as error:
+        # The cause names the file, where the error itself says that there was one.
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(f"data.path={path}: neither a folder nor a Hub dataset that can be read: {reason}") from error
 
 

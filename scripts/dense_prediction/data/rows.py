@@ -1,6 +1,7 @@
 """From a row of the `datasets` library to a sample."""
 
 from io import BytesIO
+from pathlib import PurePath
 from typing import Any, Protocol, TypeAlias
 
 import datasets
@@ -9,11 +10,13 @@ from datasets.utils.file_utils import xopen
 from PIL import Image
 
 from ..errors import UserError
+from .annotations.file_names import can_be_written
 from .annotations.instances import Instance, instance_fields, is_left_out, spellings
+from .annotations.numbers import whole_number
 from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
 from .bad_samples import BadSample
 from .images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
-from .options import DataOptions, ExifOrientation
+from .options import DataOptions, ExifOrientation, it_has
 from .samples import Glance, Sample, new_sample
 
 
@@ -88,7 +91,7 @@ class SemanticReader:
 
     def _ids(self, row: Row, name: str) -> np.ndarray:
         label = row[self.annotation_column]
-        return np.array(decode(label, f"{name}: label")) if self.label_is_image else to_array(label, name)
+        return self.ids.read(decode(label, f"{name}: label"), name) if self.label_is_image else to_array(label, name)
 
 
 class ObjectsReader:
@@ -108,10 +111,13 @@ class ObjectsReader:
         self.box_format, self.orientation = box_format, options.exif_orientation
         check_columns(options, features, columns)
         fields = object_features(features[self.annotation_column])
-        missing = [field for field in ("bbox", "category") if field not in fields]
+        self.box_field, self.category_field = (_one_of(names, fields) for names in (BOX_FIELDS, CATEGORY_FIELDS))
+        missing = [names[0] for names in (BOX_FIELDS, CATEGORY_FIELDS) if _one_of(names, fields) not in fields]
         if missing:
-            raise UserError(f"{options.path}: column {self.annotation_column!r} has no {' and no '.join(missing)}")
-        known = class_names(fields["category"])
+            raise UserError(
+                f"{options.path}: column {self.annotation_column!r} has no {' and no '.join(missing)}{it_has(fields)}"
+            )
+        known = class_names(fields[self.category_field])
         self.labels = options.class_names(known)
         self.things = frozenset(range(len(self.labels)))
         # A recipe chooses among the names of the data, or names the ids of data whose names it does not use.
@@ -136,11 +142,17 @@ class ObjectsReader:
         return Glance(found, crowds=len(objects) - len(found))
 
     def _category(self, fields: Row) -> str | None:
-        """The name of an object's category, if it has one; some datasets write the names themselves."""
-        category = fields.get("category")
-        if isinstance(category, int):
-            return self.names.get(category)
-        return category if isinstance(category, str) else None
+        """The name of an object's category, if it has one.
+
+        Some datasets write the names themselves, some write numbers as text, and what has once had gaps is a float.
+        """
+        category = fields.get(self.category_field)
+        if isinstance(category, str) and (category in self.labels or not category.strip().isdecimal()):
+            return category
+        try:
+            return self.names.get(whole_number(category))
+        except ValueError:
+            return None
 
     def _is_left_out(self, fields: Row) -> bool:
         return (category := self._category(fields)) is not None and is_left_out(category, self.spellings)
@@ -151,16 +163,43 @@ class ObjectsReader:
     def _instance(self, fields: Row) -> Instance:
         category = self._category(fields)
         label = self.labels.index(category) if category in self.labels else None
-        return Instance(fields.get("bbox"), label, fields.get("category"), self._crowd(fields), fields.get("area"))
+        box, named = fields.get(self.box_field), fields.get(self.category_field)
+        return Instance(box, label, named, self._crowd(fields), fields.get("area"))
 
 
 LISTS = datasets.List, datasets.LargeList
 
+BOX_FIELDS = ("bbox", "bboxes", "box", "boxes")
+CATEGORY_FIELDS = ("category", "categories", "label", "labels")
+"""What data sets call the two things that every object has; the first that there is is read."""
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    datasets.exceptions.DatasetsError,
+)
+"""What `datasets` raises depends on the builder, the files, the network and the Hub; all of it means this."""
+
 
 def check_columns(options: DataOptions, features: datasets.Features, columns: tuple[str, ...]) -> None:
+    """The first one is that of the image."""
     for column in columns:
         if column not in features:
-            raise UserError(f"{options.path} has no column {column!r}, it has {', '.join(features)}")
+            raise UserError(
+                f"{options.path} has no column {column!r}, it has {', '.join(features)}; set data.image_column, "
+                "data.label_column or data.objects_column"
+            )
+    image = features[columns[0]]
+    if not is_picture(image) and getattr(image, "dtype", None) not in ("string", "large_string"):
+        raise UserError(f"{options.path}: column {columns[0]!r} holds no pictures, set data.image_column: {image}")
+
+
+def _one_of(names: tuple[str, ...], fields: dict[str, Any]) -> str:
+    """The first that there is, else the usual one."""
+    return next((name for name in names if name in fields), names[0])
 
 
 def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
@@ -179,13 +218,17 @@ def decode_rgb(
 
 def _content(path: str, name: str) -> bytes:
     """What a file holds, which may be on the Hub or in an archive."""
+    if not can_be_written(path) or "\0" in path or ".." in PurePath(path).parts:
+        raise BadSample(f"{name}: its file is {path!r}: expected a path without ..")
     try:
         with xopen(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
         raise BadSample(f"{name}: {path} does not exist") from error
-    except OSError as error:  # the network, say: no fault of the sample
-        raise UserError(f"{name}: cannot read {path}: {reason(error)}") from error
+    except OSError as error:
+        text = f"{name}: cannot read {path}: {reason(error)}"
+        # The network, say, is no fault of the sample.
+        raise (UserError if "://" in path else BadSample)(text) from error
 
 
 def is_picture(feature: Any) -> bool:
@@ -228,8 +271,12 @@ def as_list(objects: Any, name: str) -> list[Row]:
         BadSample: the lists differ in length.
     """
     if not isinstance(objects, dict):
+        if not all(isinstance(fields, dict) for fields in objects or []):
+            raise BadSample(f"{name}: an object is empty")
         return objects or []
     columns = {key: values for key, values in objects.items() if values is not None}
+    if single := [key for key, values in columns.items() if not isinstance(values, list)]:
+        raise BadSample(f"{name}: {single[0]} of its objects is no list")
     lengths = {key: len(values) for key, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadSample(f"{name}: the lists of its objects have different lengths: {lengths}")

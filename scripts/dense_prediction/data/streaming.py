@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from typing import Any
 from zlib import crc32
 
 import datasets
@@ -18,7 +19,7 @@ import torch
 from ..errors import UserError
 from ..seeds import mix
 from .bad_samples import BadSample, log_skipped, refuse_unless
-from .rows import Row, RowReader, row_file, row_name
+from .rows import UNREADABLE, Row, RowReader, row_file, row_name
 from .samples import Glance, Sample, Stream
 from .tensors import to_tensors
 
@@ -177,6 +178,18 @@ class Cursor:
 
 
 def iterate(rows: datasets.IterableDataset) -> Iterator[Row]:
-    """All rows in order. Plain iteration would give each of PyTorch's loading processes a part of them."""
-    for batch in rows.iter(batch_size=1):
+    """All rows in order. Plain iteration would give each of PyTorch's loading processes a part of them.
+
+    Raises:
+        UserError: they cannot be read any further.
+    """
+    batches = rows.iter(batch_size=1)
+    while (batch := _next(batches, str(rows.split))) is not None:
         yield {column: values[0] for column, values in batch.items()}
+
+
+def _next(batches: Iterator[dict[str, list[Any]]], split: str) -> dict[str, list[Any]] | None:
+    try:
+        return next(batches, None)
+    except UNREADABLE as error:
+        raise UserError(f"streamed {split} cannot be read: {' '.join(str(error).split())}") from error

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..data.annotations.instances import check_size
-from ..data.formats.coco_json import CocoImages
+from ..data.formats.coco_json import BAD, CocoImages
 from ..errors import UserError
 
 
@@ -34,10 +34,12 @@ class AnnotatedImages:
 
     def __init__(self, file: Path, paths: Iterable[Path]) -> None:
         self.file = file
-        content = CocoImages(file)
+        content = CocoImages(file, skip=True)
         self._category_ids = content.category_ids
         by_name: dict[str, list[Fields]] = defaultdict(list)
         for image in content.images:
+            if BAD in image:
+                continue
             by_name[_parts(image["file_name"])[-1]].append(image)
         given = list(paths)
         found = {path: self._choose(path, by_name[path.name]) for path in given if path.name in by_name}

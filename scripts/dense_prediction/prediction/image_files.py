@@ -1,7 +1,6 @@
 """Pictures that a person names: files and folders of them, and what is written for each."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..data.formats.folders import images_below
-from ..data.images import DAMAGED, to_rgb
+from ..data.images import DAMAGED, load, reason, to_rgb
 from ..errors import UserError
 
 
@@ -86,11 +85,9 @@ def read_image(path: Path) -> Image.Image:
         UserError: the file is damaged, no image, or its numbers are no colours.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is refused
-            return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(load(path)))
     except DAMAGED as error:
-        raise UserError(f"cannot read {path} as an image: {error}") from error
+        raise UserError(f"cannot read {path} as an image: {reason(error)}") from error
 
 
 def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -113,12 +110,10 @@ def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
         raise UserError(f"expected a file, a picture of PIL or an array of numpy, got a {type(picture).__name__}")
     try:
         return to_rgb(picture)
-    except ValueError as error:
-        raise UserError(f"the picture has no colours: {error}") from error
+    except DAMAGED as error:
+        raise UserError(f"the picture has no colours: {reason(error)}") from error
 
 
 def _images_in(folder: Path) -> list[Path]:
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    files = (path for path in images_below(folder) if path.suffix.lower() in known)
-    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted((path for path in visible if not path.name.endswith(_WRITTEN)), key=natural_order)
+    files = (path for path in images_below(folder) if path.is_file())
+    return sorted((path for path in files if not path.name.endswith(_WRITTEN)), key=natural_order)

@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from ..data.annotations.text_files import read_lines
 from ..data.formats import format_of, formats_with
 from ..errors import UserError
 from ..options import Tree, merge
@@ -135,10 +136,9 @@ def _read_names(file: str, folder: Path) -> list[str]:
     places = [parent / path for parent in (folder, Path(), configuration_folder().parent)]
     found = next((place for place in places if place.is_file()), places[0])
     try:
-        lines = found.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.labels={file}: cannot read {found.resolve()}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+        return read_lines(found)
+    except UserError as error:
+        raise UserError(f"data.labels={file}: {error}") from error
 
 
 def _parse(path: Path) -> Tree:

@@ -9,10 +9,13 @@ import numpy as np
 
 from ..bad_samples import BadSample
 from ..images import AnnotatedSize, fits
+from .numbers import Fault, flag, is_number, short
 
 
 Size = tuple[int, int]
 """Height and width."""
+
+LARGEST_AREA = 1e12
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,11 @@ def spellings(labels: Sequence[str]) -> frozenset[str]:
 
 
 def is_left_out(category: str, known: frozenset[str]) -> bool:
-    """Whether a category is none of the `spellings` of classes: the recipe leaves it out, and has not misspelt it."""
-    return category.strip().casefold() not in known
+    """Whether a category is none of the `spellings` of classes: the recipe leaves it out, and has not misspelt it.
+
+    No name at all is a fault of the file, and not left out.
+    """
+    return category.strip() != "" and category.strip().casefold() not in known
 
 
 def instance_fields(
@@ -92,15 +98,48 @@ def instance_fields(
 def _check(instance: Instance, name: str, masks: bool) -> None:
     if instance.label is None:
         raise BadSample(f"{name}: an object is of the unknown category {instance.category!r}")
-    box = instance.box
-    if not isinstance(box, Sequence) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-        raise BadSample(f"{name}: the box of an object is {box!r}, expected four numbers")
-    if not isinstance(instance.area, int | float | None):
-        raise BadSample(f"{name}: the area of an object is {instance.area!r}, expected a number")
-    if instance.is_crowd not in (0, 1, None):
-        raise BadSample(f"{name}: an object is a crowd {instance.is_crowd!r}, expected 0 or 1")
+    try:
+        box_of(instance.box)
+        area_of(instance.area)
+        crowd_of(instance.is_crowd)
+    except Fault as error:
+        raise BadSample(f"{name}: {error}") from error
     if masks and (instance.mask is None or not instance.mask.any()):
         raise BadSample(f"{name}: an object of category {instance.category!r} has an empty mask")
+
+
+def box_of(value: Any) -> Any:
+    """What a file says of an object's box: four numbers, of which NaN is left to the comparison with the picture.
+
+    Raises:
+        Fault: it is something else.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(is_number(n) or n != n for n in value):
+        raise Fault(f"the box of an object is {short(value)}, expected four numbers")
+    return value
+
+
+def area_of(value: Any) -> float | None:
+    """What a file says of an object's area; None for nothing.
+
+    Raises:
+        Fault: it is no area.
+    """
+    if value is not None and not (is_number(value, LARGEST_AREA) and value >= 0):
+        raise Fault(f"the area of an object is {short(value)}, expected a number of pixels")
+    return value
+
+
+def crowd_of(value: Any) -> bool:
+    """Whether a file says that an object is a crowd.
+
+    Raises:
+        Fault: it says neither.
+    """
+    try:
+        return flag(value)
+    except ValueError as error:
+        raise Fault(f"an object is a crowd {short(value)}, {error}") from error
 
 
 def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str) -> np.ndarray:
@@ -117,6 +156,12 @@ def _boxes(rows: list[list[float]], box_format: str, image_size: Size, name: str
                 f"{name}: box {row} ({box_format}) has no area in the picture of {width} x {height} pixels"
             )
     return boxes.astype(np.float32)
+
+
+def box_round(mask: np.ndarray) -> list[int]:
+    """The corners, xyxy, of the box round a mask (H, W) that is not empty; its last pixel belongs to the box."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def to_corners(boxes: np.ndarray, box_format: str) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ...options import FORBID_UNKNOWN, NonNegative
 from ..bad_samples import BadSample
 from ..options import DataOptions, some
 from ..samples import IGNORE_INDEX, Glance
+from .palettes import Colours, Palette
 
 
 WHITE = 255
@@ -25,6 +27,10 @@ class SemanticOptions(DataOptions):
     ignore_index: NonNegative = Field(default=255, description="id in the label files that is no class")
     reduce_labels: bool = Field(
         default=False, description="0 in the label files is no class, and 1 the first (ADE20K)"
+    )
+    palette: Colours | None = Field(
+        default=None,
+        description="of label files in colours: {CLASS or id: [red, green, blue], ...} or lists of them; null for ids",
     )
     foreground_255: bool | None = Field(
         default=None,
@@ -47,12 +53,14 @@ class SemanticIds:
         ignore_index: the id of unlabelled pixels.
         reduce: 0 is unlabelled as well, and every other id one more than its class.
         white: the ids are 0 and 255, for the classes 0 and 1.
+        palette: the ids that the colours of label files stand for; None where their pixels are ids.
     """
 
     num_labels: int
     ignore_index: int
     reduce: bool
     white: bool = False
+    palette: Palette | None = None
 
     @classmethod
     def of(cls, options: SemanticOptions, labels: list[str]) -> "SemanticIds":
@@ -68,13 +76,18 @@ class SemanticIds:
             )
         if not 2 <= len(labels) < IGNORE_INDEX:
             raise UserError(f"data.labels must name 2 to {IGNORE_INDEX - 1} classes, got {len(labels)}")
-        white = bool(options.foreground_255)
+        white, reduce = bool(options.foreground_255), options.reduce_labels
         if white and not may_be_white(options, labels):
             raise UserError(
                 f"data.foreground_255=true is for two classes of which 0 is the first: got {len(labels)}, "
                 f"data.reduce_labels={options.reduce_labels}, data.ignore_index={options.ignore_index}"
             )
-        return cls(len(labels), options.ignore_index, options.reduce_labels, white)
+        palette = None if options.palette is None else Palette.of(options.palette, labels, int(reduce))
+        return cls(len(labels), options.ignore_index, reduce, white, palette)
+
+    def read(self, label: Image.Image, name: str) -> np.ndarray:
+        """The ids in a label file, (H, W) if it is a map of ids or of colours of the palette."""
+        return np.array(label) if self.palette is None else self.palette.read(label, name)
 
     def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> np.ndarray:
         """Class ids (H, W) int64, with unlabelled pixels as `IGNORE_INDEX`.
@@ -84,7 +97,10 @@ class SemanticIds:
             labelled.
         """
         if ids.shape != image_size:
-            raise BadSample(f"{name}: label has shape {ids.shape}, expected the image's height and width {image_size}")
+            raise BadSample(
+                f"{name}: label has shape {ids.shape}, expected the image's height and width {image_size}"
+                + "; a map of colours needs data.palette={CLASS: [red, green, blue], ...}" * (ids.ndim == 3)
+            )
         _check_type(ids, name)
         ids = ids.astype(np.int64)
         labelled, classes = self._meaning(ids)
@@ -135,8 +151,8 @@ class SemanticIds:
 
 
 def may_be_white(options: SemanticOptions, labels: list[str]) -> bool:
-    """Whether 255 can be the second class: there are two, and 0 is the first."""
-    return len(labels) == 2 and not options.reduce_labels and options.ignore_index != 0
+    """Whether 255 can be the second class: there are two, 0 is the first, and pixels are ids."""
+    return len(labels) == 2 and not options.reduce_labels and options.ignore_index != 0 and options.palette is None
 
 
 def count_ids(ids: np.ndarray, name: str) -> Glance:

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic.dataclasses import dataclass
 
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.coco_masks import decode_segmentation
-from ..annotations.instances import Instance, check_size, instance_fields
+from ..annotations.coco_schema import annotation_entry
+from ..annotations.instances import Instance, box_round, check_size, instance_fields
+from ..annotations.numbers import short
 from ..bad_samples import BadSample
 from ..images import read_rgb
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
@@ -23,11 +26,12 @@ class CocoOptions(CocoJsonOptions):
 
     def open(self, task: Task) -> Source:
         """The JSON files that `annotations` names for each split, with the folders of `images`."""
-        train = CocoFile(self.place("annotations", "train_split"))
+        train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples)
         labels = coco_labels(self, train)
 
         def open_split(key: str) -> UncheckedSplit:
-            file = train if key == "train_split" else CocoFile(self.place("annotations", key))
+            place = self.place("annotations", key)
+            file = train if key == "train_split" else CocoFile(place, self.skips_bad_samples)
             return CocoSplit(file, self.place("images", key), labels, "masks" in task.columns, self)
 
         return Source(
@@ -70,15 +74,33 @@ class CocoSplit:
         return self.objects[index]
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int], path: Path) -> Instance:
-        name = f"{path}: annotation {annotation.get('id')}"
-        box, category = annotation.get("bbox"), annotation.get("category_id")
-        if box is None or category is None:
+        name = f"{path}: annotation {short(annotation.get('id'))}"
+        if annotation.get("category_id") is None:
             raise BadSample(f"{name} has no bbox or no category_id")
+        annotation = annotation_entry(annotation, name)
+        box, category, mask = annotation.get("bbox"), annotation["category_id"], self._mask(annotation, size, name)
+        if box is None:
+            box = _box_round(mask, name)
         return Instance(
             box,
             self.labels.get(category),
             category,
             self.crowds and annotation.get("iscrowd", False),
             annotation.get("area"),
-            decode_segmentation(annotation.get("segmentation"), size, name) if self.masks else None,
+            mask if self.masks else None,
         )
+
+    def _mask(self, annotation: dict[str, Any], size: tuple[int, int], name: str) -> np.ndarray | None:
+        """Where one is asked for, or the box has to be found in it."""
+        segmentation = annotation.get("segmentation")
+        if not self.masks and (annotation.get("bbox") is not None or not segmentation):
+            return None
+        return decode_segmentation(segmentation, size, name)
+
+
+def _box_round(mask: np.ndarray | None, name: str) -> list[int]:
+    """x, y, width and height."""
+    if mask is None or not mask.any():
+        raise BadSample(f"{name} has no bbox{'' if mask is None else ', and an empty mask'}")
+    left, top, right, bottom = box_round(mask)
+    return [left, top, right - left, bottom - top]

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
-from ..bad_samples import HINT, BadSample
+from ..annotations.coco_schema import category_entry, image_entry
+from ..annotations.file_names import locate
+from ..annotations.numbers import short, whole_number
+from ..annotations.text_files import read_json
+from ..bad_samples import HINT, BadSample, refuse_unless
 from ..options import SplitPlaces, some
 from ..samples import Glance
 
@@ -21,6 +26,9 @@ from ..samples import Glance
 _logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
+
+BAD = "bad"
+"""The field of an image whose entry is a bad one, which says why."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -31,8 +39,11 @@ class CocoJsonOptions(SplitPlaces):
 class CocoImages:
     """What one JSON file says but for its annotations, which that of a test split lacks.
 
+    Args:
+        skip: as `data.bad_samples` says: an entry for which there is no place is passed over or refused.
+
     Attributes:
-        images: the fields of each image, in the order of the file.
+        images: the fields of each image, in the order of the file; those of a bad one are `bad`, which says why.
         categories: sorted by their ids.
 
     Raises:
@@ -40,11 +51,11 @@ class CocoImages:
             given twice or is no number.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, skip: bool) -> None:
         self.path = path
         self.content = _read(path)
-        self.images = _entries(self.content, "images", ("id", "file_name"), path)
-        categories = _entries(self.content, "categories", ("id", "name"), path)
+        self.images = _images(_entries(self.content, "images", path), path, skip)
+        categories = _categories(_entries(self.content, "categories", path), path)
         _check_ids(self.images, "images", path)
         _check_ids(categories, "categories", path)
         self.categories = sorted(categories, key=lambda category: category["id"])
@@ -58,13 +69,16 @@ class CocoImages:
 class CocoFile(CocoImages):
     """One JSON file with its annotations.
 
+    Attributes:
+        annotations: those that say which image they belong to, as they are but for ids of images and categories.
+
     Raises:
         UserError: as `CocoImages`, or it has no list of annotations.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.annotations = _entries(self.content, "annotations", ("image_id",), path)
+    def __init__(self, path: Path, skip: bool) -> None:
+        super().__init__(path, skip)
+        self.annotations = _annotations(_entries(self.content, "annotations", path), path, skip)
 
     def category_labels(self, labels: list[str]) -> dict[int, int]:
         """Category id -> the class id of its name; categories that `labels` does not name have none."""
@@ -89,6 +103,23 @@ class CocoFile(CocoImages):
         names = {category["id"]: category["name"] for category in self.categories}
         return PackedObjects(self.images, _object_fields(self.annotations, part), names, crowds)
 
+    def unused_root(self) -> Fields | None:
+        """The category that all others are a kind of and no annotation is of, as Roboflow writes one."""
+        roots = [category for category in self.categories if category.get("supercategory") == "none"]
+        if len(roots) != 1 or len(self.categories) == 1:
+            return None
+        kinds = [category.get("supercategory") for category in self.categories if category is not roots[0]]
+        if any(kind != roots[0]["name"] for kind in kinds) or roots[0]["id"] in self._used():
+            return None
+        return roots[0]
+
+    def _used(self) -> set[int]:
+        """The ids of categories that there are annotations or segments of."""
+        segments = [annotation.get("segments_info") for annotation in self.annotations]
+        listed = [segment for each in segments if isinstance(each, list) for segment in each]
+        numbers = [entry.get("category_id") for entry in [*self.annotations, *listed] if isinstance(entry, dict)]
+        return {number for number in numbers if isinstance(number, int)}
+
     def records(self, skip: bool) -> "PackedRecords":
         """For each image the pair of its fields and its annotations.
 
@@ -105,21 +136,18 @@ class CocoFile(CocoImages):
 
     def _report_unknown(self, images: list[Any], count: int, skip: bool) -> None:
         message = f"{self.path}: {count} annotations belong to images that it does not list, such as {images[:5]}"
-        if not skip:
-            raise UserError(f"{message}; {HINT}")
-        _logger.warning("skipped: %s", message)
+        _pass_over(message, skip)
 
 
 def image_path(folder: Path, fields: Fields) -> Path:
     """Where an image is.
 
     Raises:
-        BadSample: its file name is no text.
+        BadSample: its entry is bad, or its file name is none.
     """
-    name = fields["file_name"]
-    if not isinstance(name, str):
-        raise BadSample(f"the file name of image {fields['id']} is {name!r}")
-    return folder / name
+    if BAD in fields:
+        raise BadSample(fields[BAD])
+    return locate(folder, fields["file_name"], f"image {fields['id']}")
 
 
 def is_left_out(fields: Fields, left_out: Collection[int]) -> bool:
@@ -177,8 +205,10 @@ _CROWD, _UNKNOWN = -1, -2
 
 
 def _code(fields: Fields, codes: dict[int, int]) -> int:
-    category = fields.get("category_id")
-    return codes.get(category, _UNKNOWN) if isinstance(category, int) else _UNKNOWN
+    try:
+        return codes.get(whole_number(fields.get("category_id")), _UNKNOWN)
+    except ValueError:
+        return _UNKNOWN
 
 
 def _object_fields(annotations: list[Fields], part: str | None) -> Iterator[tuple[Any, Fields]]:
@@ -197,7 +227,10 @@ def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
         UserError: the recipe names a class that is no category of the file.
     """
     names = [category["name"] for category in file.categories]
-    labels = options.class_names(names)
+    root = file.unused_root() if options.labels is None else None
+    if root is not None:
+        _logger.warning("%s: %r stands for all its categories and is no class: left out", file.path, root["name"])
+    labels = options.class_names([category["name"] for category in file.categories if category is not root])
     strangers = [label for label in labels if label not in names]
     if strangers:
         raise UserError(f"data.labels: {some(strangers, 5)} is no category of {file.path}, it has {some(names)}")
@@ -205,33 +238,102 @@ def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
 
 
 def _read(path: Path) -> Fields:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path.resolve()}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold images, annotations and categories, got a {type(content).__name__}")
     return content
 
 
-def _entries(content: Fields, part: str, needed: tuple[str, ...], path: Path) -> list[Fields]:
+def _entries(content: Fields, part: str, path: Path) -> list[Any]:
     entries = content.get(part)
     if not isinstance(entries, list):
         raise UserError(f"{path} has no list of {part}, it has {', '.join(content)}")
-    for position, entry in enumerate(entries):
-        for field in needed:
-            if not isinstance(entry, dict) or field not in entry:
-                raise UserError(f"{path}: {part}[{position}] has no {field}")
     return entries
+
+
+def _images(entries: list[Any], path: Path, skip: bool) -> list[Fields]:
+    """The fields of each, checked; a bad one keeps its place, in which its sample is passed over with its reason."""
+    _check_numbers(entries, "images", path, some_may_be_bad=skip)
+    images = []
+    for position, entry in enumerate(entries):
+        try:
+            images.append(entry | image_entry(entry, f"{path}: images[{position}]"))
+        except BadSample as error:
+            refuse_unless(skip, error)
+            images.append({"id": None, "file_name": None, BAD: str(error)})
+    return images
+
+
+def _categories(entries: list[Any], path: Path) -> list[Fields]:
+    _check_numbers(entries, "categories", path)
+    try:
+        return [
+            entry | category_entry(entry, f"{path}: categories[{position}]") for position, entry in enumerate(entries)
+        ]
+    except BadSample as error:
+        raise UserError(str(error)) from error
+
+
+def _annotations(entries: list[Any], path: Path, skip: bool) -> list[Fields]:
+    """Those whose image is known; all else is checked when their sample is read."""
+    kept, strangers = [], []
+    for position, entry in enumerate(entries):
+        if isinstance(entry, dict) and _has_ids(entry):
+            kept.append(entry)
+        else:
+            strangers.append(f"{_called('annotations', position, entry)} {_why_strange(entry)}")
+    if strangers:
+        _pass_over(f"{path}: {strangers[0]}; so {len(strangers)} annotations belong to no image", skip)
+    return kept
+
+
+def _has_ids(annotation: Fields) -> bool:
+    """Whether it says which image it belongs to. What stands for an id of it or of its category becomes an int."""
+    for field in ("image_id", "category_id"):
+        if type(annotation.get(field)) is not int:
+            with suppress(ValueError):
+                annotation[field] = whole_number(annotation.get(field))
+    return type(annotation.get("image_id")) is int
+
+
+def _why_strange(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return f"is {short(entry)}, expected an object of JSON"
+    return f"has the image_id {short(entry['image_id'])}" if "image_id" in entry else "has no image_id"
+
+
+def _called(part: str, position: int, entry: Any) -> str:
+    """`images[3] (id 42)`."""
+    number = entry.get("id") if isinstance(entry, dict) else None
+    return f"{part}[{position}]" + (f" (id {short(number)})" if number is not None else "")
+
+
+def _pass_over(message: str, skip: bool) -> None:
+    if not skip:
+        raise UserError(f"{message}; {HINT}")
+    _logger.warning("skipped: %s", message)
+
+
+def _check_numbers(entries: list[Any], part: str, path: Path, some_may_be_bad: bool = False) -> None:
+    strangers = [entry["id"] for entry in entries if isinstance(entry, dict) and "id" in entry and not _is_id(entry)]
+    if strangers and not (some_may_be_bad and len(strangers) < len(entries)):
+        raise UserError(
+            f"{path}: ids of {part} must be whole numbers, but {len(strangers)} are not: {short(strangers[:5])}; "
+            "number them from 1, and name the same numbers in the annotations"
+        )
+
+
+def _is_id(entry: Fields) -> bool:
+    try:
+        whole_number(entry["id"])
+    except ValueError:
+        return False
+    return True
 
 
 def _check_ids(entries: list[Fields], part: str, path: Path) -> None:
     """Refuse what merged files have: annotations of one entry would be taken for those of the other."""
-    strangers = [entry["id"] for entry in entries if not isinstance(entry["id"], int)]
-    if strangers:
-        raise UserError(f"{path}: ids of {part} must be whole numbers, but {len(strangers)} are not: {strangers[:5]}")
-    twice = [number for number, count in Counter(entry["id"] for entry in entries).items() if count > 1]
+    counts = Counter(entry["id"] for entry in entries if entry["id"] is not None)
+    twice = [number for number, count in counts.items() if count > 1]
     if twice:
         raise UserError(f"{path}: {len(twice)} ids of {part} are given more than once, such as {twice[:5]}")

@@ -11,8 +11,10 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.coco_schema import panoptic_entry
+from ..annotations.file_names import locate
 from ..bad_samples import BadSample
-from ..images import read, read_rgb
+from ..images import colours, read, read_rgb
 from ..samples import VOID, Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
@@ -29,11 +31,12 @@ class CocoPanopticOptions(CocoJsonOptions):
 
     def open(self, task: Task) -> Source:
         """The JSON files of `annotations`, with the folders of `images` and of the PNGs, `masks`."""
-        train = CocoFile(self.place("annotations", "train_split"))
+        train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples)
         labels = coco_labels(self, train)
 
         def open_split(key: str) -> UncheckedSplit:
-            file = train if key == "train_split" else CocoFile(self.place("annotations", key))
+            place = self.place("annotations", key)
+            file = train if key == "train_split" else CocoFile(place, self.skips_bad_samples)
             return PanopticSplit(file, self.place("images", key), self.place("masks", key), labels, self)
 
         return Source(labels, _things(train, labels), open_split, [train.category_ids[label] for label in labels])
@@ -59,12 +62,13 @@ class PanopticSplit:
         path = image_path(self.images, fields)
         if len(annotations) != 1:
             raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
-        mask_path = self.masks / annotations[0].get("file_name", "")
+        mask_path = locate(self.masks, annotations[0].get("file_name"), f"the segments of {path}")
+        annotation = panoptic_entry(annotations[0], str(mask_path))
         numbers = _segment_numbers(mask_path)
         image = read_rgb(path, self.orientation, numbers.shape)
         if numbers.shape != (image.height, image.width):
             raise BadSample(f"{mask_path} has height and width {numbers.shape}, its image {image.height, image.width}")
-        segments = self._segments(annotations[0], numbers, mask_path)
+        segments = self._segments(annotation, numbers, mask_path)
         return new_sample(image, str(path), fields["id"]) | segments
 
     def glance(self, index: int) -> Glance:
@@ -95,6 +99,10 @@ def segment_map(numbers: np.ndarray, known: list[int], path: Path, left_out: Seq
     Raises:
         BadSample: the picture and the list name different segments, or there is none.
     """
+    if len(set(known)) < len(known) or NO_SEGMENT in known:
+        raise BadSample(
+            f"{path}: its annotation lists a segment twice, or {NO_SEGMENT}, which stands for none: {known}"
+        )
     present, places = np.unique(numbers, return_inverse=True)
     listed = dict.fromkeys(left_out, VOID) | {number: position for position, number in enumerate(known)}
     listed |= {NO_SEGMENT: VOID}
@@ -110,7 +118,7 @@ def segment_map(numbers: np.ndarray, known: list[int], path: Path, left_out: Seq
 
 
 def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:
-    unmarked = [category["name"] for category in file.categories if "isthing" not in category]
+    unmarked = [category["name"] for category in file.categories if category.get("isthing") is None]
     if unmarked:
         raise UserError(f"{file.path}: the category {unmarked[0]} does not say whether it isthing")
     countable = {category["name"] for category in file.categories if category["isthing"]}
@@ -119,5 +127,5 @@ def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:
 
 def _segment_numbers(path: Path) -> np.ndarray:
     """(H, W) int64: red + 256 green + 256 * 256 blue."""
-    colors = np.array(read(path).convert("RGB"), dtype=np.int64)
+    colors = colours(read(path), str(path)).astype(np.int64)
     return colors @ np.array([1, 256, 256 * 256])

@@ -2,19 +2,20 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.file_names import files_below, spelt_in
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
-from ..images import read, read_rgb
+from ..images import is_picture_name, read, read_rgb
 from ..options import ExifOrientation, SplitPlaces
 from ..samples import Glance, Sample, Source, new_sample
 
@@ -42,7 +43,7 @@ class FoldersOptions(SplitPlaces, SemanticOptions):
 class MaskSplit:
     """Pairs of an image and a mask of ids."""
 
-    def __init__(self, pairs: list[tuple[Path, Path]], ids: SemanticIds, orientation: ExifOrientation) -> None:
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], ids: SemanticIds, orientation: ExifOrientation) -> None:
         self.pairs = pairs
         self.ids = ids
         self.orientation = orientation
@@ -52,7 +53,7 @@ class MaskSplit:
 
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
-        ids = np.array(read(mask_path))
+        ids = self._ids(mask_path)
         image = read_rgb(image_path, self.orientation, ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
@@ -60,7 +61,10 @@ class MaskSplit:
     def glance(self, index: int) -> Glance:
         """How many pixels of a mask have each id."""
         path = self.pairs[index][1]
-        return count_ids(np.array(read(path)), str(path))
+        return count_ids(self._ids(path), str(path))
+
+    def _ids(self, mask: Path) -> np.ndarray:
+        return self.ids.read(read(mask), str(mask))
 
 
 def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
@@ -68,11 +72,11 @@ def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
     images, masks = options.place("images", key), options.place("masks", key)
     found = images_below(images)
     folders = [masks / image.relative_to(images).parent for image in found]
-    pairs = [(image, folder / f"{image.stem}{options.mask_suffix}") for image, folder in zip(found, folders)]
+    pairs = [(image, spelt_in(folder, f"{image.stem}{options.mask_suffix}")) for image, folder in zip(found, folders)]
     if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
         first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
         raise UserError(f"{first} and {second} in {images} would both have the mask {twice[0].name}: leave one out")
-    if found and not any(mask.exists() for _, mask in pairs):
+    if found and not any(os.path.exists(mask) for _, mask in pairs):
         raise UserError(
             f"no image in {images} has a mask in {masks}: {found[0].name} would have {pairs[0][1].name}; set "
             f"data.mask_suffix (now {options.mask_suffix})"
@@ -82,7 +86,4 @@ def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
 
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and its folders, in the order of their names."""
-    known = Image.registered_extensions()
-    # Not rglob, which passes over folders that are links.
-    files = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
-    return sorted(path for path in files if path.suffix.lower() in known)
+    return sorted(path for path in files_below(folder) if is_picture_name(path.name))

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
-from ..annotations.instances import Instance, instance_fields
+from ..annotations.instances import Instance, box_round, instance_fields
 from ..options import DataOptions, it_has
 from ..samples import Sample, Source, new_sample
 from . import drawn_shapes as shapes
@@ -100,13 +100,7 @@ def _segments(drawn: list[tuple[int, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _objects(drawn: list[tuple[int, np.ndarray]], masks: bool) -> dict[str, np.ndarray]:
     instances = [
-        Instance(_box(mask), label - 1, shapes.LABELS[label], area=float(mask.sum()), mask=mask)
+        Instance(box_round(mask), label - 1, shapes.LABELS[label], area=float(mask.sum()), mask=mask)
         for label, mask in drawn
     ]
     return instance_fields(instances, (SIZE, SIZE), "synthetic_shapes", "xyxy", masks)
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """Round what is seen, whose last pixel belongs to the box."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

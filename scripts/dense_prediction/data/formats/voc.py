@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
+from ..annotations.file_names import is_litter, locate
 from ..annotations.instances import Instance, check_size, instance_fields, is_left_out, spellings
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
@@ -17,6 +18,7 @@ from ..images import read_rgb
 from ..options import it_has
 from ..samples import Glance, Sample, Source, new_sample
 from .folders import MaskSplit
+from .voc_files import BOXES, MaskPairs, image_file, parse_xml, read_stems
 
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -48,12 +50,11 @@ class VocBoxes:
         return len(self.stems)
 
     def __getitem__(self, index: int) -> Sample:
-        stem = self.stems[index]
-        path = self.root / "Annotations" / f"{stem}.xml"
-        annotation = _parse(path)
+        annotation, path = self._annotation(index)
         kept = [element for element in _objects(annotation) if not is_left_out(_name(element), self.spellings)]
         objects = [self._instance(element, path) for element in kept]
-        image_path, annotated = image_file(self.root, stem), _annotated_size(annotation, path)
+        image_path = image_file(self.root, self.stems[index], annotation.findtext("filename", "").strip())
+        annotated = _annotated_size(annotation, path)
         image = read_rgb(image_path, self.orientation, annotated)
         size = image.height, image.width
         check_size(size, annotated, image_path)
@@ -62,9 +63,15 @@ class VocBoxes:
 
     def glance(self, index: int) -> Glance:
         """Of which categories its objects are."""
-        objects = list(_objects(_parse(self.root / "Annotations" / f"{self.stems[index]}.xml")))
-        found = [_name(element) for element in objects if not self._is_crowd(element)]
+        objects = list(_objects(self._annotation(index)[0]))
+        found = [_name(element) or None for element in objects if not self._is_crowd(element)]
         return Glance(found, crowds=len(objects) - len(found))
+
+    def _annotation(self, index: int) -> tuple[ElementTree.Element, Path]:
+        """What is said of a picture, and the file that says it."""
+        stem = self.stems[index]
+        path = locate(self.root / BOXES, f"{stem}.xml", f"the annotation of {stem!r}")
+        return parse_xml(path), path
 
     def _is_crowd(self, element: ElementTree.Element) -> bool:
         return self.crowds == "ignore" and element.findtext("difficult", "0").strip() == "1"
@@ -95,8 +102,7 @@ def _open_masks(options: VocOptions) -> Source:
     ids = SemanticIds.of(options, labels)
 
     def open_split(key: str) -> MaskSplit:
-        stems = _stems(options, root / "ImageSets" / "Segmentation", key)
-        pairs = [(image_file(root, stem), root / "SegmentationClass" / f"{stem}.png") for stem in stems]
+        pairs = MaskPairs(root, _stems(options, root / "ImageSets" / "Segmentation", key))
         return MaskSplit(pairs, ids, options.exif_orientation)
 
     return Source(labels, frozenset(), open_split, options.category_ids(labels))
@@ -120,22 +126,9 @@ def _annotated_size(annotation: ElementTree.Element, path: Path) -> tuple[float,
         raise BadSample(f"{path}: its height and width are {height!r} and {width!r}") from error
 
 
-def image_file(root: Path, stem: str) -> Path:
-    return root / "JPEGImages" / f"{stem}.jpg"
-
-
 def _stems(options: VocOptions, folder: Path, key: str) -> list[str]:
     path = folder / f"{getattr(options, key)}.txt"
     if not path.is_file():
-        names = it_has(sorted(file.stem for file in folder.glob("*.txt")))
-        raise UserError(f"data.{key}={getattr(options, key)}: {folder.resolve()} has no {path.name}{names}")
-    return path.read_text(encoding="utf-8").split()
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise BadSample(f"{path} does not exist") from error
-    except ElementTree.ParseError as error:
-        raise BadSample(f"{path} is not XML: {error}") from error
+        names = it_has(sorted(file.stem for file in folder.glob("*.txt") if not is_litter(file.name)))
+        raise UserError(f"data.{key}={getattr(options, key)}: {folder.absolute()} has no {path.name}{names}")
+    return read_stems(path, options.root_folder())

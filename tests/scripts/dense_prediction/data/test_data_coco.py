@@ -149,7 +149,7 @@ MASK = ANNOTATIONS[1]
         (MASK | {"category_id": 5}, "unknown category 5"),
         (MASK | {"bbox": [30, 0, 5, 5]}, r"box \[30, 0, 5, 5\] \(xywh\) has no area in the picture of 30 x 20 pixels"),
         (MASK | {"bbox": [3, 3, 0, 5]}, "has no area"),
-        (MASK | {"bbox": None}, "has no bbox"),
+        (MASK | {"bbox": None, "segmentation": None}, "neither polygons nor run lengths"),
         (MASK | {"bbox": 5}, "the box of an object is 5, expected four numbers"),
         (MASK | {"area": "12"}, "the area of an object is '12', expected a number"),
         (MASK | {"iscrowd": "0"}, "an object is a crowd '0', expected 0 or 1"),

@@ -20,6 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
+from .function_transforms import refuse_transforms
 from .heads import HeadModel, attach_head
 from .initialization import initialize
 from .interaction import CTIToCNN, InteractionStage, add_residual, resize
@@ -89,8 +90,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     def __prepare_scriptable__(self) -> NoReturn:
         raise TypeError(
             f"torch.jit.script cannot compile {type(self).__name__}: the code of its trunk is not TorchScript. Use "
-            "torch.export.export(model, (images,)), or torch.jit.trace(model, images, strict=False), whose graph takes "
-            "images of that size only."
+            "torch.export.export(model, (images,)), or torch.jit.trace(model, images, strict=False), whose graph "
+            "takes images of that size only."
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -236,6 +237,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         self, pixel_values: torch.Tensor, stage_names: list[str]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The trunk's last tokens, and the maps of `stage_names`."""
+        refuse_transforms(pixel_values)
         size = self.check_image(pixel_values)
         pixel_values = pad_to_multiple(pixel_values.to(self.dtype), SIZE_MULTIPLE)
         self.trunk.set_attn_implementation(self.config._attn_implementation)

@@ -46,6 +46,9 @@ RELIED_ON = {
     "_forward_hooks": "the same",
     "_backward_hooks": "the same",
     "_backward_pre_hooks": "the same",
+    "_has_any_global_hook": "hooks on all modules of the process watch a layer, too",
+    "_functorch": "whether a transform of torch.func is under way; torch has no public way to ask",
+    "_output_capturing_hooks_installed": "transformers' hooks do not pickle: taken off, they have to be put on again",
     "_embedding_bag_forward_only": "the operator whose multiply-accumulates are counted",
     "_dispatch_has_kernel_for_dispatch_key": "whether a build has code for CUDA; torch has no public way to ask",
     # transformers

@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv, save_for_hf
 from torch import nn
-from transformers import Dinov2Config, TimmWrapperConfig, TimmWrapperModel, ViTConfig, ViTForImageClassification, ViTModel
+from transformers import (
+    Dinov2Config,
+    TimmWrapperConfig,
+    TimmWrapperModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
 from transformers.testing_utils import CaptureLogger
 
 from families import REPRESENTATIVES, SIZES, TIMM, family_of, images, tokens_of, transformers_family
@@ -356,7 +363,9 @@ def test_channels_of_a_config(trunk: Any, tmp_path: Path) -> None:
 
 def test_channels_that_cannot_be_adapted() -> None:
     for num_channels in (1, 3, 4):
-        with pytest.raises(ValueError, match=f"images of 5 channels, and num_channels is {num_channels}: only one of 3"):
+        with pytest.raises(
+            ValueError, match=f"images of 5 channels, and num_channels is {num_channels}: only one of 3"
+        ):
             from_trunk(tiny_vit(in_chans=5), num_channels=num_channels)
 
 

@@ -19,6 +19,7 @@ def refuse_transforms(pixel_values: torch.Tensor) -> None:
     if not is_vmap or torch._C._functorch.is_batchedtensor(pixel_values):
         names = "vmap over images" if is_vmap else "grad, vjp, jvp, jacrev, jacfwd and hessian"
         raise NotImplementedError(
-            f"torch.func's {names} cannot go through the deformable attention. For gradients use loss.backward() or torch.autograd.grad, for many "
-            "images their batch dimension; torch.func.functional_call and vmap over stacked weights work."
+            f"torch.func's {names} cannot go through the deformable attention. For gradients use loss.backward() or "
+            "torch.autograd.grad, for many images their batch dimension; torch.func.functional_call and vmap over "
+            "stacked weights work."
         )

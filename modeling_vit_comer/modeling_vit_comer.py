@@ -79,7 +79,7 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         # Those of the trunk too, and only what is there: FSDP's default wrapping looks for each.
         models = [module for module in self.trunk.modules() if isinstance(module, PreTrainedModel)]
         named = set(self._no_split_modules or ()).union(*(model._no_split_modules or () for model in models))
-        self._no_split_modules = named & {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(named & {type(module).__name__ for module in self.modules()})
         super().post_init()
 
     def __getstate__(self) -> dict[str, Any]:

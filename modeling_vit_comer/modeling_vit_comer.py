@@ -20,6 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vit_comer import ALL_STAGES, STRIDES, ViTCoMerConfig
+from .function_transforms import refuse_transforms
 from .heads import HeadModel, attach_head
 from .initialization import initialize
 from .interaction import CTIToCNN, InteractionStage, add_residual, resize
@@ -78,7 +79,7 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
         # Those of the trunk too, and only what is there: FSDP's default wrapping looks for each.
         models = [module for module in self.trunk.modules() if isinstance(module, PreTrainedModel)]
         named = set(self._no_split_modules or ()).union(*(model._no_split_modules or () for model in models))
-        self._no_split_modules = named & {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(named & {type(module).__name__ for module in self.modules()})
         super().post_init()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,8 +90,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
     def __prepare_scriptable__(self) -> NoReturn:
         raise TypeError(
             f"torch.jit.script cannot compile {type(self).__name__}: the code of its trunk is not TorchScript. Use "
-            "torch.export.export(model, (images,)), or torch.jit.trace(model, images, strict=False), whose graph takes "
-            "images of that size only."
+            "torch.export.export(model, (images,)), or torch.jit.trace(model, images, strict=False), whose graph "
+            "takes images of that size only."
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -118,8 +119,8 @@ class ViTCoMerPreTrainedModel(PreTrainedModel):
             trunk:
                 - a name of timm, `"timm/vit_small_patch14_dinov2.lvd142m"`, with or without `timm/`;
                 - a model of timm's or of transformers' format: its name on the Hub, or its folder;
-                - a safetensors file of either library's names, or a folder with one and no config.json, together with
-                  the `trunk_config` that says what it is;
+                - a safetensors file, or a folder with one and no config.json, together with the `trunk_config` that
+                  says what it is; a plain ViT under timm's names needs none, the shapes of its tensors tell;
                 - a model already built by either library, whose weights are copied;
                 - a config of transformers, or a `trunk_config` as a dictionary: these bring no weights.
             pretrained: `False` for random weights, for which nothing but a config is downloaded.
@@ -236,6 +237,7 @@ class ViTCoMerModel(ViTCoMerPreTrainedModel):
         self, pixel_values: torch.Tensor, stage_names: list[str]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The trunk's last tokens, and the maps of `stage_names`."""
+        refuse_transforms(pixel_values)
         size = self.check_image(pixel_values)
         pixel_values = pad_to_multiple(pixel_values.to(self.dtype), SIZE_MULTIPLE)
         self.trunk.set_attn_implementation(self.config._attn_implementation)

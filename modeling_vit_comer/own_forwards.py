@@ -21,17 +21,18 @@ class OwnForward(nn.Module):
 
 
 @cache
-def with_forward(mixin: type[OwnForward], library_class: type[nn.Module]) -> type[nn.Module]:
+def mixed(mixin: type[OwnForward], library_class: type[nn.Module]) -> type[nn.Module]:
+    """The class of a library with the `forward` of a mixin, under the name of that."""
     classes = (mixin, library_class)
     return type(mixin.__name__, classes, {"__module__": mixin.__module__, "classes": classes})
 
 
 def new_module(mixin: type[OwnForward], library_class: type[nn.Module]) -> nn.Module:
     """One without weights, whose state a pickle or a copy brings."""
-    module_class = with_forward(mixin, library_class)
+    module_class = mixed(mixin, library_class)  # type: ignore[arg-type]  # mypy: the hash of a class is its modules'
     return module_class.__new__(module_class)
 
 
 def give_forward(module: nn.Module, mixin: type[OwnForward]) -> None:
     """Let a module's call be that of `mixin`. Weights, their names and first values, and hooks stay."""
-    module.__class__ = with_forward(mixin, type(module))
+    module.__class__ = mixed(mixin, type(module))  # type: ignore[arg-type]  # the same

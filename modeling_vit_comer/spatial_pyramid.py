@@ -72,6 +72,11 @@ class PyramidBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() != 4:
             raise ValueError(f"expected (batch, channels, height, width), got {input.dim()} dimensions")
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            raise ValueError(
+                "One image of 32 x 32 pixels cannot be trained on: at stride 32 it has one cell, of which batch norm "
+                "takes no variance. Give two or more images, or larger ones; or call model.eval()."
+            )
 
 
 class ConvNormLayer(nn.Module):

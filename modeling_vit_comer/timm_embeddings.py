@@ -3,6 +3,7 @@
 from typing import cast
 
 import torch
+from timm.layers import RotaryEmbeddingCat
 
 from .own_forwards import OwnForward
 from .timm_layers import TimmViT
@@ -16,7 +17,7 @@ class RotaryPositions(OwnForward):
     """timm's rotary position embedding, asked for the positions of a grid."""
 
     def forward(self, grid: TokenGrid) -> torch.Tensor:
-        return cast(TimmViT, self).get_embed(shape=list(grid))
+        return cast(RotaryEmbeddingCat, self).get_embed(shape=list(grid))
 
 
 class TimmEmbeddings(OwnForward):
@@ -39,7 +40,8 @@ class TimmEmbeddings(OwnForward):
             tokens = torch.cat([prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = vit.pos_drop(tokens)
         tokens = vit.norm_pre(tokens) if hasattr(vit, "norm_pre") else tokens
-        return tokens, vit.rope(grid) if getattr(vit, "rope", None) is not None else None
+        rope = getattr(self, "rope", None)
+        return tokens, rope(grid) if rope is not None else None
 
     def prefix_tokens(self) -> torch.Tensor:
         """Class, distillation and register tokens: (1, prefix, hidden_size)."""

@@ -14,8 +14,10 @@ from timm.layers import (
     PatchEmbed,
     RotaryEmbeddingCat,
     RotaryEmbeddingDinoV3,
+    RotaryEmbeddingMixed,
     freq_bands,
 )
+from timm.layers.pos_embed_sincos import init_random_2d_freqs
 from timm.models.beit import Attention as BeitAttention
 from timm.models.beit import Block as BeitBlock
 from timm.models.eva import EvaAttention, EvaBlock
@@ -84,6 +86,7 @@ class TimmVisionTransformerTrunk(Trunk):
         arguments = config.trunk_model_args | size | self.model_args
         model = timm.create_model(config.trunk_config.architecture, pretrained=False, **arguments)
         vit = cast(TimmViT, model)
+        self.built_empty = vit.patch_embed.proj.weight.is_meta
         vit.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
         self.num_prefix_tokens = vit.num_prefix_tokens if config.use_prefix_tokens else 0
         self.layers = nn.ModuleList(self.build_layer(config, vit, index) for index in range(len(vit.blocks)))
@@ -118,6 +121,8 @@ class TimmVisionTransformerTrunk(Trunk):
         return self.vit.patch_embed
 
     def initialize(self, module: nn.Module) -> None:
+        if self.built_empty:
+            fill_vectors(module)
         # Buffers that no checkpoint holds: after the meta device they are empty.
         getattr(module, "init_non_persistent_buffers", partial(self.rebuild_buffers, module))()
         if module is self.embeddings:
@@ -204,6 +209,10 @@ class TimmEvaTrunk(TimmVisionTransformerTrunk):
         super().initialize(module)
         if isinstance(module, EvaBlock):
             initialize_gammas(module)
+        elif isinstance(module, RotaryEmbeddingMixed) and self.built_empty:
+            head_dim = module.dim // module.num_heads
+            sizes = head_dim, module.depth, module.num_heads
+            init.copy_(module.freqs, init_random_2d_freqs(*sizes, temperature=module.temperature, rotate=False))
 
     def rebuild_buffers(self, module: nn.Module) -> None:
         if isinstance(module, EvaAttention) and module.k_bias is not None:
@@ -316,6 +325,18 @@ def residual_of(config: TrunkOptions, index: int) -> VitDetResBottleneckBlock | 
         return None
     size = config.hidden_size
     return VitDetResBottleneckBlock(SimpleNamespace(hidden_act="gelu"), size, size, size // 2)
+
+
+def fill_vectors(module: nn.Module) -> None:
+    """First values of vectors, where timm's own got lost with the meta device: norms, biases beside layers, scales.
+
+    They are no random ones. What else is initialised, by its module's kind, comes after these.
+    """
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim <= 1 and name == "weight":
+            init.ones_(parameter)
+        elif parameter.ndim <= 1:
+            init.zeros_(parameter)
 
 
 def initialize_gammas(block: EvaBlock | BeitBlock) -> None:

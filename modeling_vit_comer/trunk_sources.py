@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -20,6 +20,7 @@ from .timm_trunks import TIMM_TRUNKS
 from .transformers_trunks import TRANSFORMERS_TRUNKS, TransformersTrunk
 from .trunk import SUPPORTED_TRUNKS, TIMM, build_trunk, channels_of
 from .trunk_parts import shorten
+from .trunk_shapes import plain_vit_config
 
 
 TIMM_PREFIX = "timm/"
@@ -55,7 +56,7 @@ def find_trunk(
 
     Args:
         trunk: see `ViTCoMerBackbone.from_trunk`.
-        trunk_config: what weights are that come without a config.
+        trunk_config: what weights are that come without a config, where their shapes do not tell.
 
     Raises:
         OSError: a name is not found, or cannot be looked up offline.
@@ -63,14 +64,15 @@ def find_trunk(
         TypeError: it is none of the things that can be a trunk.
     """
     file = weights_without_config(Path(trunk)) if isinstance(trunk, str | Path) else None
-    if (file is None) != (trunk_config is None):
+    if file is not None:
+        trunk_config = trunk_config or plain_vit_config(shapes_in(file))
+        return TrunkSource(trunk_config, file=file, num_channels=channels_of(trunk_config))
+    if trunk_config is not None:
         raise ValueError(
             "trunk_config is for a safetensors file, or a folder that holds one and no config.json, and only for "
             f"these: got trunk={str(trunk)[:200]!r} with trunk_config={trunk_config}. For example "
             'trunk_config={"architecture": "vit_small_patch16_224", "model_args": {"img_size": 592}}.'
         )
-    if trunk_config is not None:
-        return TrunkSource(trunk_config, file=file, num_channels=channels_of(trunk_config))
     if isinstance(trunk, str | Path):
         return find_by_name(str(trunk))
     if isinstance(trunk, dict | PreTrainedConfig):
@@ -279,6 +281,15 @@ def read_transformers_weights(name: str, trunk_class: type[TransformersTrunk]) -
     if missing := [key for key in report["missing_keys"] if not key.startswith(trunk_class.unused)]:
         raise ValueError(f"{name} has no weights for {shorten(missing)} of a {model_class.__name__}: a head alone?")
     return model.state_dict()
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors, of which none is read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as {WEIGHTS_SUFFIX[1:]}: {error}.") from error
 
 
 def read_weights(path: Path) -> Weights:

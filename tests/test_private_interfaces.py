@@ -20,6 +20,7 @@ from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel, Trainer, ViTConfig, ViTModel, modeling_utils
 from transformers.loss import loss_d_fine, loss_deimv2, loss_for_object_detection
@@ -27,6 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.mask2former import modeling_mask2former
 from transformers.models.maskformer import modeling_maskformer
+from transformers.utils import output_capturing
 
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.deformable_attention import is_plain
@@ -46,6 +48,9 @@ RELIED_ON = {
     "_forward_hooks": "the same",
     "_backward_hooks": "the same",
     "_backward_pre_hooks": "the same",
+    "_has_any_global_hook": "hooks on all modules of the process watch a layer, too",
+    "_functorch": "whether a transform of torch.func is under way; torch has no public way to ask",
+    "_output_capturing_hooks_installed": "transformers' hooks do not pickle: taken off, they have to be put on again",
     "_embedding_bag_forward_only": "the operator whose multiply-accumulates are counted",
     "_dispatch_has_kernel_for_dispatch_key": "whether a build has code for CUDA; torch has no public way to ask",
     # transformers
@@ -176,6 +181,37 @@ def test_watched_layer_is_not_plain(watch: Callable[[nn.Module], Any]) -> None:
     assert is_plain(layer)
     watch(layer)
     assert not is_plain(layer)
+
+
+def test_hooks_on_all_modules_are_seen() -> None:
+    assert not _has_any_global_hook()
+    handle = nn.modules.module.register_module_forward_hook(print)
+    assert _has_any_global_hook()
+    handle.remove()
+    assert not _has_any_global_hook()
+
+
+def test_transforms_are_seen() -> None:
+    functorch, seen = torch._C._functorch, []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append((functorch.peek_interpreter_stack().key(), functorch.is_batchedtensor(x)))
+        return x.sum()
+
+    assert functorch.peek_interpreter_stack() is None
+    torch.func.grad(look)(torch.ones(2))
+    torch.func.vmap(look)(torch.ones(2, 2))
+    assert seen == [(functorch.TransformType.Grad, False), (functorch.TransformType.Vmap, True)]
+
+
+def test_output_hooks_are_put_on_again() -> None:
+    model = ViTCoMerBackbone(tiny_config())
+    assert model._output_capturing_hooks_installed
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    assert hooks and {hook.__module__ for hook in hooks} == {output_capturing.__name__}
+    model._output_capturing_hooks_installed = False
+    output_capturing.maybe_install_capturing_hooks(model)
+    assert len([hook for module in model.modules() for hook in module._forward_hooks.values()]) == 2 * len(hooks)
 
 
 def test_operator_of_the_sampling() -> None:

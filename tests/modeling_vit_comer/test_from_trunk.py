@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import SwiGLUPacked
 from timm.models import adapt_input_conv, save_for_hf
 from torch import nn
 from transformers import (
@@ -265,11 +266,62 @@ def test_unknown_families_and_configs(tmp_path: Path) -> None:
         from_trunk(3)
 
 
-def test_trunk_config_is_for_weights_alone(tmp_path: Path) -> None:
-    save_file(tiny_vit().state_dict(), tmp_path / "vit.safetensors")
-    for trunk, fields in ((tmp_path, {}), (tiny_vit(), {"trunk_config": tiny_trunk()})):
-        with pytest.raises(ValueError, match="trunk_config is for a safetensors file, or a folder that holds one"):
-            from_trunk(trunk, **fields)
+def test_trunk_config_is_for_weights_alone() -> None:
+    with pytest.raises(ValueError, match="trunk_config is for a safetensors file, or a folder that holds one"):
+        from_trunk(tiny_vit(), trunk_config=tiny_trunk())
+
+
+NO_CLASS_TOKEN = {"class_token": False, "global_pool": "avg"}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"init_values": 1.0},
+        {"reg_tokens": 4},
+        {"reg_tokens": 4, "no_embed_class": True},
+        NO_CLASS_TOKEN,
+        NO_CLASS_TOKEN | {"reg_tokens": 1, "no_embed_class": True},
+        {"pre_norm": True, "qkv_bias": False, "mlp_ratio": 3},
+        {"qk_norm": True, "in_chans": 5, "img_size": 96},
+        {"mlp_layer": SwiGLUPacked, "mlp_ratio": 4},
+        {"model_name": "deit_small_distilled_patch16_224"},
+    ],
+    ids=lambda parts: ", ".join(parts),
+)
+def test_a_plain_vit_is_known_by_the_shapes_of_its_weights(parts: dict[str, Any], tmp_path: Path) -> None:
+    sizes = {"img_size": 64, "embed_dim": 128, "depth": 2, "num_heads": 2}
+    torch.manual_seed(0)
+    vit = timm.create_model(**{"model_name": ARCHITECTURE} | sizes | parts).eval()
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    images = torch.rand(1, vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size)
+    with torch.no_grad():
+        (expected,) = vit.forward_intermediates(images, [1], norm=False, output_fmt="NLC", intermediates_only=True)
+    trunk = from_trunk(tmp_path / "vit.safetensors", use_prefix_tokens=True, depths=[1, 1, 0, 0]).trunk
+    patches = tokens_of(trunk, images)[:, trunk.num_prefix_tokens :]
+    torch.testing.assert_close(patches, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_plain_vit_of_another_patch_size(tmp_path: Path) -> None:
+    save_file(tiny_vit(patch_size=8).state_dict(), tmp_path / "vit.safetensors")
+    same = from_trunk(tmp_path), from_trunk(tmp_path, trunk_config=tiny_trunk(patch_size=8, num_heads=1))
+    assert_same(*(patch_kernel(backbone) for backbone in same))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos_embed": None}, "no plain ViT under timm's names: it has .*, and no pos_embed. Give the trunk_config"),
+        ({"pos_embed": torch.zeros(1, 8, 32)}, "Its 8 positions are no square: give the trunk_config"),
+        ({"blocks.0.attn.qkv.weight": None}, "and no blocks.0.attn.qkv.weight"),
+    ],
+)
+def test_weights_whose_shapes_do_not_tell(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    weights = {name: value for name, value in (tiny_vit().state_dict() | change).items() if value is not None}
+    save_file(weights, tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match=message):
+        from_trunk(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What holds for every size, batch, dtype and config, and what a user is told about bad input."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +191,61 @@ def test_saved_config_may_hold_more(tmp_path: Path) -> None:
     config.somebody_elses = 1
     config.save_pretrained(tmp_path)
     assert ViTCoMerConfig.from_pretrained(tmp_path).somebody_elses == 1
+
+
+# What does not work, and says so
+
+
+def weights_of(model: ViTCoMerBackbone) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def loss_of(model: ViTCoMerBackbone, weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    feature_maps = torch.func.functional_call(model, weights, (images,)).feature_maps
+    return sum(feature_map.square().mean() for feature_map in feature_maps)
+
+
+TRANSFORMS = {
+    "grad": lambda model, loss, images: torch.func.grad(loss)(weights_of(model), images),
+    "vjp": lambda model, loss, images: torch.func.vjp(lambda x: model(x).feature_maps[0], images),
+    "jvp": lambda model, loss, images: torch.func.jvp(lambda x: model(x).feature_maps[0], (images,), (images,)),
+    "jacrev": lambda model, loss, images: torch.func.jacrev(lambda x: model(x).feature_maps[3].mean())(images),
+    "jacfwd": lambda model, loss, images: torch.func.jacfwd(lambda x: model(x * images).feature_maps[3])(images[0]),
+    "hessian": lambda model, loss, images: torch.func.hessian(lambda x: model(x).feature_maps[3].mean())(images),
+    "vmap": lambda model, loss, images: torch.func.vmap(lambda x: model(x[None]).feature_maps[0])(images),
+    "grads of samples": lambda model, loss, images: torch.func.vmap(
+        torch.func.grad(lambda weights, image: loss(weights, image[None])), in_dims=(None, 0)
+    )(weights_of(model), images),
+}
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_function_transforms_are_refused(transform: Callable[..., Any]) -> None:
+    model = ViTCoMerBackbone(tiny_config()).eval()
+    message = r"torch.func's .* cannot go through the deformable attention. For gradients use loss.backward\(\)"
+    with pytest.raises(NotImplementedError, match=message):
+        transform(model, partial(loss_of, model), torch.randn(2, 3, 64, 64))
+
+
+@pytest.mark.usefixtures("implementation")
+def test_an_ensemble_of_weights() -> None:
+    """The transform that the message says works."""
+    model, images = ViTCoMerBackbone(tiny_config()).eval(), torch.randn(2, 3, 64, 64)
+    members = [weights_of(model), {name: 1.1 * weight for name, weight in weights_of(model).items()}]
+    stacked = {name: torch.stack([member[name] for member in members]) for name in members[0]}
+    with torch.no_grad():
+        losses = torch.func.vmap(lambda weights: loss_of(model, weights, images))(stacked)
+        torch.testing.assert_close(losses, torch.stack([loss_of(model, member, images) for member in members]))
+
+
+@pytest.mark.parametrize("fields", [{}, {"use_cti_to_vit": False, "use_cti_to_cnn": False}])
+def test_one_small_image_cannot_be_trained_on(fields: dict[str, Any]) -> None:
+    model = ViTCoMerBackbone(tiny_config(**fields)).train()
+    with pytest.raises(
+        ValueError, match="One image of 32 x 32 pixels cannot be trained on: .* two or more images, or"
+    ):
+        model(torch.randn(1, 3, 32, 32))
+    for shape in ((2, 3, 32, 32), (1, 3, 32, 33)):
+        assert model(torch.randn(*shape)).feature_maps[3].isfinite().all()
+    assert model.eval()(torch.randn(1, 3, 32, 32)).feature_maps[3].isfinite().all()

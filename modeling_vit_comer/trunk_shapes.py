@@ -61,15 +61,15 @@ def model_args(shapes: Shapes) -> dict[str, Any]:
         "mlp_ratio": shapes["blocks.0.mlp.fc1.weight"][0] / hidden_size,
         "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
         "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
-        "init_values": 1e-5 if "blocks.0.ls1.gamma" in shapes else 0.0,  # timm takes None for what the architecture has
+        # Not None, which timm takes for what the architecture has.
+        "init_values": 1e-5 if "blocks.0.ls1.gamma" in shapes else 0.0,
         "pre_norm": "norm_pre.weight" in shapes,
     }
     if "dist_token" in shapes:  # with a class token and positions of both, always
         return args
     tokens = {"class_token": "cls_token" in shapes, "reg_tokens": num_tokens(shapes, "reg_token")}
-    pool = (
-        {} if "cls_token" in shapes else {"global_pool": "avg"}
-    )  # of the head, which timm refuses to build otherwise
+    # Of the head: without it timm refuses to build one that has no class token.
+    pool = {} if "cls_token" in shapes else {"global_pool": "avg"}
     return args | tokens | pool | {"no_embed_class": not has_prefix_positions}
 
 

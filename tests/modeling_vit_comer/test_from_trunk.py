@@ -285,7 +285,7 @@ NO_CLASS_TOKEN = {"class_token": False, "global_pool": "avg"}
         NO_CLASS_TOKEN | {"reg_tokens": 1, "no_embed_class": True},
         {"pre_norm": True, "qkv_bias": False, "mlp_ratio": 3},
         {"qk_norm": True, "in_chans": 5, "img_size": 96},
-        {"mlp_layer": SwiGLUPacked, "mlp_ratio": 4},
+        {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 4},
         {"model_name": "deit_small_distilled_patch16_224"},
     ],
     ids=lambda parts: ", ".join(parts),

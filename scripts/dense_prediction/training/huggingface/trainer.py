@@ -26,7 +26,7 @@ from ...batches.streams import EvaluationSet, collate
 from ...batches.types import Batch, names_of
 from ...errors import UserError, named
 from ...experiment import Experiment
-from ...failures import check_loss
+from ...failures import SMALLER_PICTURES, check_loss, explained
 from ...seeds import seed_step
 from ..optimization import parameter_groups
 from ..processes.loss_normalization import SharedNormalization
@@ -181,7 +181,8 @@ class RecipeTrainer(Trainer):
             UserError: the number that chooses the best model cannot be measured.
         """
         samples = cast(EvaluationSet, dataloader.dataset)
-        numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
+        with explained(lambda: f"at step {self.state.global_step}, in the evaluation", SMALLER_PICTURES):
+            numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_
         flat = flat_numbers(numbers, metric_key_prefix)
         metrics = {name.replace("/", "_", 1): value for name, value in flat.items()}

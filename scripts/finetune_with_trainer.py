@@ -19,6 +19,7 @@ from dense_prediction.training.huggingface.arguments import KEYS, CommandLine, p
 from dense_prediction.training.huggingface.building import build_trainer
 from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.processes.folder_lock import locked
+from dense_prediction.training.processes.step_size import smaller_passes
 from dense_prediction.training.results import write_results
 from dense_prediction.training.run_folder import PICTURE
 from dense_prediction.training.run_state import RunState
@@ -127,7 +128,10 @@ def main() -> None:
     try:
         with (
             locked(Path(recipe.output)),
-            explained(lambda: f"(the checkpoints in {recipe.output} are kept, resume=auto goes on from the last)"),
+            explained(
+                lambda: f"(the checkpoints in {recipe.output} are kept, resume=auto goes on from the last)",
+                smaller_passes(recipe.training),
+            ),
         ):
             trainer = build_trainer(recipe, line.flags)
             if trainer.is_world_process_zero():

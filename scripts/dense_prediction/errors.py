@@ -21,6 +21,8 @@ class named:  # noqa: N801, it is used as a function
             return
         names = ", ".join(self.names)
         if isinstance(error, UserError):
+            if any(name in str(error) for name in self.names):
+                return
             raise UserError(f"{names}: {error}") from error
         error.add_note(f"at {names}")
 

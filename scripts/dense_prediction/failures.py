@@ -12,8 +12,11 @@ from safetensors import SafetensorError
 from .errors import UserError, notes_of
 
 
-SMALLER = (
-    "halve training.batch_size and double training.gradient_accumulation, or set training.gradient_checkpointing=true"
+SMALLER_BATCHES = "halve training.batch_size and double training.gradient_accumulation"
+
+SMALLER_PICTURES = (
+    "measure smaller pictures (transforms.evaluation_resize and shortest_edges) or, of semantic segmentation, windows "
+    "that slide over them (evaluation.window and stride)"
 )
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,17 +25,18 @@ _KILLED_WORKER = ("dataloader worker", "killed")
 
 
 @contextmanager
-def explained(whereabouts: Callable[[], str]) -> Iterator[None]:
+def explained(whereabouts: Callable[[], str], smaller: str = SMALLER_BATCHES) -> Iterator[None]:
     """Turn the end of memory or disk space into `UserError`.
 
     Args:
         whereabouts: says how far the run is and what of it is kept.
+        smaller: what to do for want of memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
         if is_out_of_memory(error):
-            raise UserError(f"out of memory {whereabouts()}{notes_of(error)}; {SMALLER}") from error
+            raise UserError(f"out of memory {whereabouts()}; {smaller}{notes_of(error)}") from error
         if is_out_of_disk(error):
             raise UserError(f"no space left on the disk of output {whereabouts()}; make room for it") from error
         raise

@@ -14,7 +14,7 @@ from ..evaluation.metrics.metric import Numbers
 from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
 from ..experiment import Experiment
-from ..failures import is_out_of_memory
+from ..failures import SMALLER_PICTURES, is_out_of_memory
 from ..models.building import check_fits
 from ..models.heads import head_of
 from ..models.saved_models import read_model
@@ -24,11 +24,6 @@ from ..training.results import device_name, origin
 
 
 _logger = logging.getLogger(__name__)
-
-SMALLER = (
-    "measure smaller pictures (transforms.evaluation_resize and shortest_edges) or, of semantic segmentation, windows "
-    "that slide over them (evaluation.window and stride)"
-)
 
 
 class Measurement:
@@ -83,7 +78,7 @@ class Measurement:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"out of memory{notes_of(error)}; {SMALLER}") from error
+            raise UserError(f"out of memory; {SMALLER_PICTURES}{notes_of(error)}") from error
 
     def _warn_of_nothing(self) -> None:
         primary = self.experiment.new_metric().primary

@@ -28,7 +28,7 @@ from ..data.samples import Stream
 from ..errors import UserError, named
 from ..evaluation.metrics.metric import Number, Numbers
 from ..experiment import Experiment
-from ..failures import check_loss, explained
+from ..failures import SMALLER_PICTURES, check_loss, explained
 from ..models.building import encoder_of
 from ..models.heads import find_head
 from ..models.saved_models import save_model
@@ -40,7 +40,7 @@ from .optimization import build_optimizer
 from .processes.accelerators import start_accelerator
 from .processes.batch_norm import synchronize_batch_norms
 from .processes.loss_normalization import SharedNormalization
-from .processes.step_size import samples_per_step, warn_of_step_size
+from .processes.step_size import samples_per_step, smaller_passes, warn_of_step_size
 from .processes.unused_parameters import freeze_unused
 from .progress import Progress
 from .results import write_results
@@ -59,9 +59,9 @@ class TrainingRun:
         self.output = Path(recipe.output)
         check_trackers(recipe.training.trackers)
         self.accelerator = build_accelerator(recipe)
-        if self.is_main:
-            warn_of_step_size(recipe.training, self.accelerator.num_processes)
         checkpoint = find_checkpoint(recipe)
+        if self.is_main and checkpoint is None:  # a resumed run cannot follow the advice any more
+            warn_of_step_size(recipe.training, self.accelerator.num_processes)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
             self.experiment = Experiment(recipe)
         self.experiment.look_at_data("train_split", "validation_split")
@@ -155,7 +155,7 @@ class TrainingRun:
     def train(self) -> None:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
-        with explained(self._whereabouts):
+        with explained(self._whereabouts, smaller_passes(self.recipe.training)):
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
@@ -241,7 +241,8 @@ class TrainingRun:
     def _evaluate(self) -> None:
         """Measure the model, draw what it sees, and keep it if it is the best so far."""
         state = self.state
-        numbers = self._measure()
+        with explained(self._whereabouts, SMALLER_PICTURES):
+            numbers = self._measure()
         score = cast(Number, numbers[self.metric])  # of all classes together
         if score is None:
             raise UserError(

@@ -30,13 +30,20 @@ _FREE_TO_CHANGE = (
     "output",
     "overwrite",
     "resume",
+    # What the messages about a bad sample advise, which may come late in a run.
+    "data.bad_samples",
+    "data.exif_orientation",
     "data.path",
     "data.workers",
+    # And those about memory that is too small for an evaluation.
+    "evaluation.stride",
+    "evaluation.window",
     "training.checkpoint_every",
     "training.early_stopping",
     "training.gradient_checkpointing",
     "training.samples_per_step",
     "training.trackers",
+    "transforms.evaluation_resize",
 )
 _FREE_IN_PRODUCT = ("training.batch_size", "training.gradient_accumulation")
 """May change as long as a step still sees as many samples, `RunState.samples_per_step`."""

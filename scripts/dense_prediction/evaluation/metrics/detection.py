@@ -50,7 +50,8 @@ class DetectionMetric:
             if not prediction[name].isfinite().all():
                 raise UserError(
                     f"{targets['name']}: the model's {name} are no numbers (NaN or infinite): its weights have "
-                    "diverged; train again with a lower optimization.learning_rate or with optimization.max_grad_norm"
+                    "diverged; train again with a lower optimization.learning_rate or with optimization.max_grad_norm "
+                    "(and with overwrite=true)"
                 )
         found = self._record(prediction) | {"score": prediction["scores"].double().tolist()}
         truth = self._record(targets) | {

@@ -33,7 +33,7 @@ def build_trainer(recipe: Recipe, flags: Flags) -> RecipeTrainer:
     """
     checkpoint = find_checkpoint(recipe, bool(flags.get("push_to_hub")))
     arguments = training_arguments(recipe, flags)
-    if arguments.process_index == 0:
+    if arguments.process_index == 0 and checkpoint is None:  # a resumed run cannot follow the advice any more
         warn_of_step_size(recipe.training, arguments.world_size)
     with arguments.main_process_first():  # fills the cache that the others read
         experiment = Experiment(recipe)

@@ -27,7 +27,7 @@ from ...batches.types import Batch, names_of
 from ...data.options import some
 from ...errors import UserError, named
 from ...experiment import Experiment
-from ...failures import check_loss
+from ...failures import SMALLER_PICTURES, check_loss, explained
 from ...seeds import seed_step
 from ..optimization import parameter_groups
 from ..processes.loss_normalization import SharedNormalization
@@ -185,7 +185,8 @@ class RecipeTrainer(Trainer):
             UserError: the number that chooses the best model cannot be measured.
         """
         samples = cast(EvaluationSet, dataloader.dataset)
-        numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
+        with explained(lambda: f"at step {self.state.global_step}, in the evaluation", SMALLER_PICTURES):
+            numbers = self.experiment.measure(self.accelerator, self.measured_model, samples)
         measured = [name for name in ("validation", "test") if samples.split is getattr(self.experiment.data, name)]
         self.note_skipped("train", *measured)
         # eval/class_iou/sky -> eval_class_iou/sky: Trainer looks for names that begin with eval_

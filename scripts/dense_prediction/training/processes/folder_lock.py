@@ -86,7 +86,7 @@ def _take(lock: Path) -> None:
     for _ in range(_TRIES):
         try:
             if _create(lock):
-                return
+                return _sweep(lock)
             holder = _read(lock)
         except OSError as error:
             raise UserError(f"cannot write into output={lock.parent}: {error.strerror}") from error
@@ -144,6 +144,14 @@ def _take_away(lock: Path, gone: Holder) -> None:
         aside.unlink()
     else:
         os.replace(aside, lock)
+
+
+def _sweep(lock: Path) -> None:
+    """Remove locks that a process was taking away when it was killed."""
+    for aside in lock.parent.glob(f"{lock.name}.*"):
+        pid = aside.name.rpartition(".")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            aside.unlink(missing_ok=True)
 
 
 def _release(lock: Path) -> None:

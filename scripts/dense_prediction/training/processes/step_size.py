@@ -2,6 +2,7 @@
 
 import logging
 
+from ...failures import SMALLER_BATCHES
 from ...recipes.schema import TrainingOptions
 
 
@@ -13,6 +14,22 @@ _EXCEPTION = "accumulated passes make one batch, but for batch norms, which see 
 def samples_per_step(training: TrainingOptions, num_processes: int) -> int:
     """Of all processes together."""
     return training.batch_size * training.gradient_accumulation * num_processes
+
+
+def smaller_passes(training: TrainingOptions) -> str:
+    """What to do for want of memory in a training, so that the run can still be resumed where there is a way."""
+    size, accumulation = training.batch_size, training.gradient_accumulation
+    ways = []
+    if size % 2 == 0:
+        ways.append(SMALLER_BATCHES)
+    elif size > 1:
+        ways.append(f"set training.batch_size=1 and training.gradient_accumulation={size * accumulation}")
+    if not training.gradient_checkpointing:
+        ways.append("set training.gradient_checkpointing=true")
+    return ", or ".join(ways) or (
+        "make the pictures smaller (transforms.crop_size, or shortest_edges and longest_edge) and start again with "
+        "overwrite=true"
+    )
 
 
 def warn_of_step_size(training: TrainingOptions, num_processes: int) -> None:

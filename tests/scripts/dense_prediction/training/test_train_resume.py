@@ -24,6 +24,7 @@ from dense_prediction.training import checkpoints
 from dense_prediction.training import loop as trainer
 from dense_prediction.training.loop import TrainingRun
 from dense_prediction.training.resuming import resumed_state
+from dense_prediction.training.run_folder import claim
 from miniature import ROOT
 from scripts_in_process import last_error, run_script
 
@@ -71,15 +72,28 @@ def files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def test_killed_at_random_moments(finished: Path, recipe_file: Path, tmp_path: Path) -> None:
-    """With SIGKILL, four times, right before it writes, renames or deletes something."""
+@pytest.mark.parametrize(
+    ("kills", "seconds", "changes"), [(4, 0, 15), pytest.param(20, 1, 15, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments(
+    kills: int, seconds: int, changes: int, finished: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """With SIGKILL, right before it writes, renames or deletes something, or at any time; files of others stay."""
+    claim(tmp_path, ["checkpoints"])
+    foreign = [tmp_path / name for name in ("mine.txt", "logs/mine.txt", "checkpoints/mine.txt")]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     script = [sys.executable, ROOT / "tests/scripts/killing.py"]
-    command = [*script, "4", "5", "0", "15", recipe_file, f"output={tmp_path}"]
+    command = [*script, str(kills), "5", str(seconds), str(changes), recipe_file, f"output={tmp_path}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     ended = subprocess.run(
         [*command, *RUN, "resume=auto"], capture_output=True, text=True, env=environment, check=False
     )
-    assert ended.stdout.splitlines()[-1] == "4 kills, exit code 0", ended.stderr
+    assert ended.stdout.splitlines()[-1] == f"{kills} kills, exit code 0", ended.stderr
+    for path in foreign:
+        assert path.read_text() == "mine"
+        path.unlink()
     assert_same_end(tmp_path, finished)
 
 

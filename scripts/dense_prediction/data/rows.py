@@ -9,7 +9,7 @@ from datasets.utils.file_utils import xopen
 from PIL import Image
 
 from ..errors import UserError
-from .annotations.instances import Instance, instance_fields, is_left_out, spellings
+from .annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
 from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
 from .bad_samples import BadSample
 from .images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
@@ -97,7 +97,7 @@ class ObjectsReader:
     """
 
     def __init__(
-        self, options: DataOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
+        self, options: ObjectsOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
     ) -> None:
         self.image_column, self.annotation_column = columns
         self.box_format, self.orientation = box_format, options.exif_orientation

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
+from ..annotations.instances import ObjectsOptions
 from ..bad_samples import HINT, BadSample
 from ..options import SplitPlaces, some
 from ..samples import Glance
@@ -24,7 +25,7 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class CocoJsonOptions(SplitPlaces):
+class CocoJsonOptions(SplitPlaces, ObjectsOptions):
     annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
 
 

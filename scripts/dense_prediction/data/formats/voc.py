@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
-from ..annotations.instances import Instance, check_size, instance_fields, is_left_out, spellings
+from ..annotations.instances import Instance, ObjectsOptions, check_size, instance_fields, is_left_out, spellings
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
 from ..images import read_rgb
@@ -23,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class VocOptions(SemanticOptions):
+class VocOptions(SemanticOptions, ObjectsOptions):
     """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval."""
 
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")

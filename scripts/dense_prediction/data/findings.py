@@ -143,7 +143,7 @@ class Finding:
         by_spelling = {label.strip().casefold(): label for label in self.labels}
         for name, count in self.facts.left_out.items():
             if (label := by_spelling.get(name.strip().casefold())) is not None:
-                return f"{count:,} objects are of the category {name!r}, but the class is {label!r}: spell both alike"
+                return f"the category {name!r} ({count:,}) is no class, but {label!r} is: spell both alike"
         return ""
 
     def _is_certain(self) -> bool:
@@ -254,4 +254,5 @@ def _singular(unit: str) -> str:
 def _listed(counts: dict[str, int], unit: str = "objects") -> str:
     """`129 objects (cat 120, dog 9)`."""
     names = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"{sum(counts.values()):,} {unit} ({names})"
+    total = sum(counts.values())
+    return f"{total:,} {_singular(unit) if total == 1 else unit} ({names})"

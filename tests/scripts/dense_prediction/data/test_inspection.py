@@ -491,7 +491,7 @@ def test_a_class_that_the_recipe_leaves_out(tmp_path: Path, write: Write, caplog
     else:
         assert data.train[1]["boxes"].shape == (0, 4)
     (line, _) = describe(found, options, data.labels)
-    assert line.endswith("2 objects of 2 of 2 classes, at most 2 in a picture, left out 1 objects (cow 1)")
+    assert line.endswith("2 objects of 2 of 2 classes, at most 2 in a picture, left out 1 object (cow 1)")
     assert not caplog.records
 
 
@@ -532,7 +532,7 @@ def test_classes_without_an_object(tmp_path: Path, write: Write, caplog: pytest.
     text = warnings_of(caplog)
     assert "train_split=train: no object of cow, dog" in text
     assert ": no object of cat, cow" in text
-    assert "has 1 objects (dog 1), of which the training split has nothing" in text
+    assert "has 1 object (dog 1), of which the training split has nothing" in text
 
 
 @pytest.mark.parametrize("write", [write_coco, write_panoptic], ids=lambda write: write.__name__)
@@ -549,7 +549,7 @@ def test_a_category_of_the_validation_alone(tmp_path: Path, write: Write, caplog
 def test_a_category_of_another_spelling(tmp_path: Path, write: Write) -> None:
     names = ([*CATEGORIES], ["Cat "])
     options = write(tmp_path, GOOD, [[("Cat ", 0)]], names)
-    with pytest.raises(UserError, match="val.*: 1 objects are of the category 'Cat ?', but the class is 'cat': spell"):
+    with pytest.raises(UserError, match="val.*: the category 'Cat ?' .1. is no class, but 'cat' is: spell both alike"):
         looked(options, task_of(write))
 
 

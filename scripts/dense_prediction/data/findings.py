@@ -252,7 +252,8 @@ def _singular(unit: str) -> str:
 
 
 def _listed(counts: dict[str, int], unit: str = "objects") -> str:
-    """`129 objects (cat 120, dog 9)`."""
-    names = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    """`129 objects (cat 120, dog 9)`; of many categories the largest."""
+    by_count = sorted(counts.items(), key=lambda pair: -pair[1])
+    names = some([f"{name} {count:,}" for name, count in by_count])
     total = sum(counts.values())
     return f"{total:,} {_singular(unit) if total == 1 else unit} ({names})"

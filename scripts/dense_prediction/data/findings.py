@@ -17,7 +17,7 @@ MOST_SKIPPED = 0.1
 """Of all samples; if more are bad ones, it is not the samples that are wrong."""
 
 FEW = 20
-"""Objects; where so many are of no use, it is no accident."""
+"""Masks or objects; where so many are of no use, it is no accident."""
 
 
 def check(inspection: Inspection, labels: list[str]) -> None:
@@ -143,13 +143,14 @@ class Finding:
         by_spelling = {label.strip().casefold(): label for label in self.labels}
         for name, count in self.facts.left_out.items():
             if (label := by_spelling.get(name.strip().casefold())) is not None:
-                return f"{count:,} objects are of the category {name!r}, but the class is {label!r}: spell both alike"
+                return f"the category {name!r} ({count:,}) is no class, but {label!r} is: spell both alike"
         return ""
 
     def _is_certain(self) -> bool:
         """Whether a look that has found nothing proves that there is nothing."""
         facts = self.facts
-        return facts.is_whole or facts.unit == "pixels" or facts.crowds + sum(facts.left_out.values()) >= FEW
+        unusable = facts.looked_at if facts.unit == "pixels" else facts.crowds + sum(facts.left_out.values())
+        return facts.is_whole or unusable >= FEW
 
     def _present(self) -> int:
         return len(self.labels) - len(self.facts.absent)
@@ -157,7 +158,7 @@ class Finding:
     def _is_refused_alone(self) -> bool:
         """Whether a single class is too little: to learn in any case, to measure where 255 may be the other one."""
         undecided = getattr(self.options, "foreground_255", None) is None
-        return self._may_be_white() and undecided or (self.is_learnt and self.facts.is_whole)
+        return (self._may_be_white() and undecided and self._is_certain()) or (self.is_learnt and self.facts.is_whole)
 
     def _may_be_white(self) -> bool:
         values = set(self.facts.values)
@@ -251,6 +252,8 @@ def _singular(unit: str) -> str:
 
 
 def _listed(counts: dict[str, int], unit: str = "objects") -> str:
-    """`129 objects (cat 120, dog 9)`."""
-    names = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"{sum(counts.values()):,} {unit} ({names})"
+    """`129 objects (cat 120, dog 9)`; of many categories the largest."""
+    by_count = sorted(counts.items(), key=lambda pair: -pair[1])
+    names = some([f"{name} {count:,}" for name, count in by_count])
+    total = sum(counts.values())
+    return f"{total:,} {_singular(unit) if total == 1 else unit} ({names})"

@@ -18,11 +18,12 @@ from .options import DataOptions
 from .samples import Glance, Split, Stream
 
 
-SECONDS = 12.0
-"""For each split, of which two are looked at."""
+SECONDS = 24.0
+"""For all splits together."""
 
 MOST_FILES = 200
-"""Label files, and rows of a stream, that are looked at; of anything else all that there is time for."""
+"""Rows of a stream that are looked at, and label files if they show every class; of anything else all that there is
+time for."""
 
 
 @dataclass(frozen=True)
@@ -106,36 +107,54 @@ def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -
     Raises:
         UserError: a bad sample was met that is not to be skipped.
     """
-    seen = {key: look(_split_of(data, key), options.skips_bad_samples) for key in keys if key != "train_split"}
-    if "train_split" in keys or _is_open(options, data.labels):
-        seen = {"train_split": look(data.train, options.skips_bad_samples)} | seen
-    ids = None
-    if isinstance(options, SemanticOptions):
-        if _is_open(options, data.labels) and is_white(seen["train_split"], options.ignore_index):
-            options = dataclasses.replace(options, foreground_255=True)
-        ids = SemanticIds.of(options, data.labels)
+    maps = options if isinstance(options, SemanticOptions) and "semantic_map" in task.columns else None
+    is_open = maps is not None and maps.foreground_255 is None and may_be_white(maps, data.labels)
+    looked = {*keys, "train_split"} if is_open else {*keys}
+    ids = None if maps is None else SemanticIds.of(maps, data.labels)
+    seconds = SECONDS / len(looked)
+    seen = {key: look(_split_of(data, key), options.skips_bad_samples, seconds, ids) for key in sorted(looked)}
+    if maps is not None and is_open and is_white(seen["train_split"], maps.ignore_index):
+        options = maps = dataclasses.replace(maps, foreground_255=True)
+        ids = SemanticIds.of(maps, data.labels)
     facts = {key: facts_of(seen[key], data.labels, ids) for key in keys if seen[key].glances or seen[key].bad}
     return Inspection(options, facts)
 
 
-def look(split: Split | Stream, skip: bool, seconds: float = SECONDS) -> Seen:
+def look(split: Split | Stream, skip: bool, seconds: float, ids: SemanticIds | None = None) -> Seen:
     """What is annotated of a split's pictures, taken from all over it, or of a stream's first ones.
 
     Args:
         skip: count bad samples instead of raising `UserError`.
+        ids: of label maps, whose classes are looked for.
     """
-    end, found, bad = time.monotonic() + seconds, [], 0
+    end, found, bad, unseen = time.monotonic() + seconds, [], 0, _Unseen(ids)
     is_stream = isinstance(split, Stream)
     for glance in _glances(split):
         try:
             found.append(glance())
+            unseen.strike_off(found[-1])
         except BadSample as error:
             refuse_unless(skip, error)
             bad += 1
-        is_costly = is_stream or (bool(found) and bool(found[-1].pixels))
-        if time.monotonic() > end or (is_costly and len(found) + bad >= MOST_FILES):
+        is_enough = is_stream or (ids is not None and not unseen.classes)
+        if time.monotonic() > end or (is_enough and len(found) + bad >= MOST_FILES):
             return Seen(None if is_stream else len(split), found, bad)
     return Seen(len(found) + bad, found, bad)
+
+
+class _Unseen:
+    """The classes of label maps that no file has shown so far."""
+
+    def __init__(self, ids: SemanticIds | None) -> None:
+        self.ids = ids
+        self.classes = set(range(ids.num_labels)) if ids is not None else set()
+
+    def strike_off(self, glance: Glance) -> None:
+        if self.ids is not None and self.classes:
+            by_class, _, _ = self.ids.count(glance.pixels)
+            self.classes -= by_class.keys()
+            if self.ids.num_labels == 2 and WHITE in glance.pixels:  # which may turn out to be the second
+                self.classes.discard(1)
 
 
 def is_white(seen: Seen, void: int) -> bool:
@@ -194,13 +213,6 @@ def _facts_of_maps(seen: Seen, labels: Sequence[str], ids: SemanticIds) -> Facts
         values=sorted({value for glance in seen.glances for value in glance.pixels}),
         unknown=(sorted(unknown), example),
     )
-
-
-def _is_open(options: DataOptions, labels: list[str]) -> bool:
-    """Whether the label files have to say what 255 is."""
-    if not isinstance(options, SemanticOptions) or options.foreground_255 is not None:
-        return False
-    return may_be_white(options, labels)
 
 
 def _split_of(data: Data, key: str) -> Split | Stream:

@@ -46,11 +46,6 @@ class DataOptions(ABC):
         description="what was annotated of pictures that EXIF turns: stored, upright as viewers show them, or auto: "
         "as the annotated height and width say, upright where both fit",
     )
-    crowds: Literal["ignore", "objects"] = Field(
-        default="ignore",
-        description="objects that are marked as crowds (iscrowd, VOC's difficult) are neither learnt nor missed, or "
-        "objects like all others",
-    )
     max_train_samples: Positive | None = Field(default=None, description="learn from the first so many samples only")
     max_validation_samples: Positive | None = Field(
         default=None, description="measure on the first so many samples only"

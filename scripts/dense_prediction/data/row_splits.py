@@ -18,15 +18,15 @@ class RowSplit:
     def __init__(self, dataset: datasets.Dataset, reader: RowReader) -> None:
         self.dataset = reader.undecoded(dataset)
         self.reader = reader
+        kept = [name for name in dataset.column_names if name in (reader.annotation_column, "name")]
+        self.annotations = self.dataset.select_columns(kept)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def glance(self, index: int) -> Glance:
         """What is annotated of a sample, whose picture stays where it is."""
-        columns = [name for name in self.dataset.column_names if name in (self.reader.annotation_column, "name")]
-        row = self.dataset.select_columns(columns)[index]
-        return self.reader.glance(row, f"sample {index} of {self.dataset.split}")
+        return self.reader.glance(self.annotations[index], f"sample {index} of {self.dataset.split}")
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader.read(self.dataset[index], f"sample {index} of {self.dataset.split}", index)

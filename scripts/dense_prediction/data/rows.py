@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .annotations.file_names import can_be_written
-from .annotations.instances import Instance, instance_fields, is_left_out, spellings
+from .annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
 from .annotations.numbers import whole_number
 from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
 from .bad_samples import BadSample
@@ -105,7 +105,7 @@ class ObjectsReader:
     category_ids: list[int] | None = None
 
     def __init__(
-        self, options: DataOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
+        self, options: ObjectsOptions, features: datasets.Features, columns: tuple[str, str], box_format: str
     ) -> None:
         self.image_column, self.annotation_column = columns
         self.box_format, self.orientation = box_format, options.exif_orientation

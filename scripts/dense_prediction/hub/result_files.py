@@ -1,7 +1,8 @@
 """What train.py and evaluate.py measured, read from the files that they wrote."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +55,8 @@ class Result:
     @property
     def classes(self) -> list[str]:
         """Their names, in the order of their ids."""
-        return next((list(self.numbers[key]) for key in CLASSES if key in self.numbers), [])
+        keys = (key for name in CLASSES for key, _ in _measured(name, self.numbers))
+        return next((list(self.numbers[key]) for key in keys), [])
 
     @property
     def by_class(self) -> dict[str, dict[str, float | None]]:
@@ -109,9 +111,24 @@ class Row(NamedTuple):
 def summarize(results: Sequence[Result]) -> list[Row]:
     """A row for each metric that every result has."""
     rows = []
-    for name, label in METRICS.items():
-        values = [result.numbers[name] for result in results if result.numbers.get(name) is not None]
-        if len(values) == len(results):
-            mean = sum(values) / len(values)
-            rows.append(Row(name, label, values[0], mean, min(values), max(values)))
+    for metric, label in METRICS.items():
+        for name, limit in _measured(metric, results[0].numbers) if results else ():
+            rows += _row(name, label + limit, results)
     return rows
+
+
+def _row(name: str, label: str, results: Sequence[Result]) -> list[Row]:
+    """One, or none if a result lacks the number."""
+    values = [result.numbers[name] for result in results if result.numbers.get(name) is not None]
+    if len(values) < len(results):
+        return []
+    return [Row(name, label, values[0], sum(values) / len(values), min(values), max(values))]
+
+
+def _measured(metric: str, numbers: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The names that a metric has among the numbers, and what they say of it: `box_ap_at_300` is of 300 detections."""
+    for name in numbers:
+        if name == metric:
+            yield name, ""
+        elif match := re.fullmatch(rf"{metric}_at_(\d+)", name):
+            yield name, f" of at most {match[1]} detections"

@@ -129,7 +129,9 @@ def load_model(
     return TrainedModel(model, processor, choose_options(model, threshold, max_detections))
 
 
-def choose_options(model: PreTrainedModel, threshold: float | None, max_detections: int) -> PredictionOptions:
+def choose_options(
+    model: PreTrainedModel, threshold: float | None, max_detections: int = MAX_DETECTIONS
+) -> PredictionOptions:
     """What becomes a prediction; a threshold of the user's also holds for panoptic segments.
 
     Raises:

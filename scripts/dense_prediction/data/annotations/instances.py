@@ -1,14 +1,18 @@
 """The objects of a picture: boxes, labels and masks, checked against the picture and against each other."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from ...options import FORBID_UNKNOWN
 from ..bad_samples import BadSample
 from ..images import AnnotatedSize, fits
+from ..options import DataOptions
 from .numbers import Fault, flag, is_number, short
 
 
@@ -18,7 +22,18 @@ Size = tuple[int, int]
 LARGEST_AREA = 1e12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class ObjectsOptions(DataOptions):
+    """Of formats with single objects."""
+
+    crowds: Literal["ignore", "objects"] = Field(
+        default="ignore",
+        description="objects that are marked as crowds (iscrowd, VOC's difficult) are neither learnt nor missed, or "
+        "objects like all others",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Instance:
     """One object as it is annotated.
 

@@ -16,6 +16,7 @@ from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ..annotations.coco_schema import category_entry, image_entry
 from ..annotations.file_names import locate
+from ..annotations.instances import ObjectsOptions
 from ..annotations.numbers import short, whole_number
 from ..annotations.text_files import read_json
 from ..bad_samples import HINT, BadSample, refuse_unless
@@ -32,7 +33,7 @@ BAD = "bad"
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class CocoJsonOptions(SplitPlaces):
+class CocoJsonOptions(SplitPlaces, ObjectsOptions):
     annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
 
 

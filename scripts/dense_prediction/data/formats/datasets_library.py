@@ -9,12 +9,13 @@ from pydantic.dataclasses import dataclass
 
 from ...options import FORBID_UNKNOWN, Positive
 from ...tasks import Task
+from ..annotations.instances import ObjectsOptions
 from ..annotations.semantic_maps import SemanticOptions
 from ..samples import Source
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class DatasetsOptions(SemanticOptions):
+class DatasetsOptions(SemanticOptions, ObjectsOptions):
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")
 
     format: Literal["datasets"] = "datasets"

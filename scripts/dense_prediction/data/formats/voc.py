@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.file_names import is_litter, locate
-from ..annotations.instances import Instance, check_size, instance_fields, is_left_out, spellings
+from ..annotations.instances import Instance, ObjectsOptions, check_size, instance_fields, is_left_out, spellings
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
 from ..images import read_rgb
@@ -25,7 +25,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class VocOptions(SemanticOptions):
+class VocOptions(SemanticOptions, ObjectsOptions):
     """The folder VOC2007 or VOC2012; its splits are the lists in ImageSets, such as train, val and trainval."""
 
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "object_detection")

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from dense_prediction.data import inspection
+from dense_prediction.data.annotations.semantic_maps import SemanticIds
 from dense_prediction.data.findings import check, describe
 from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
@@ -264,16 +265,39 @@ def test_a_sample_from_all_over_is_looked_at(tmp_path: Path, monkeypatch: pytest
     assert 0 < found.facts["train_split"].by_class["crack"] < 10 * SIDE * SIDE / 2
     assert "looked at 10 of 30 masks" in next(describe(found, options, ["background", "crack"]))
     data, clock = load_data(options, SEMANTIC), iter(range(100))
+    ids = SemanticIds.of(options, data.labels)
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert len(inspection.look(data.train, skip=False, seconds=4).glances) == 5
+    assert len(inspection.look(data.train, skip=False, seconds=4, ids=ids).glances) == 5
+
+
+def test_a_class_that_is_not_seen_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as there is time."""
+    monkeypatch.setattr(inspection, "MOST_FILES", 2)
+    options = write_folders(tmp_path, [stripes(0)] * 29 + [stripes(0, 1)], [stripes(0, 1)] * 5)
+    found = looked(options, SEMANTIC).facts
+    assert found["train_split"].by_class["crack"] == SIDE * SIDE / 2
+    assert found["train_split"].looked_at > 2
+    assert found["validation_split"].looked_at == 2
+
+
+def test_bad_masks_take_no_more_time_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = write_folders(tmp_path, [stripes(0, 9)] * 9, [stripes(0, 1)], bad_samples="skip")
+    for mask in (tmp_path / "masks" / "train").iterdir():
+        mask.write_bytes(b"no picture")
+    data, clock = load_data(options, SEMANTIC), iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert inspection.look(data.train, skip=True, seconds=4).bad == 5
 
 
 def test_of_a_part_nobody_is_sure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A class that some masks do not show may be in the others."""
-    monkeypatch.setattr(inspection, "MOST_FILES", 2)
-    looked(write_folders(tmp_path, [stripes(0)] * 9 + [stripes(0, 1)], [stripes(0, 1)]), SEMANTIC)
+    options = write_folders(tmp_path, [stripes(0)] * 9 + [stripes(0, 1)], [stripes(0, 1)])
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(inspection, "SECONDS", 2)
+    looked(options, SEMANTIC)
     assert "no pixel of crack (looked at 2 of 10 masks)" in warnings_of(caplog)
 
 
@@ -448,6 +472,12 @@ def test_objects_are_counted_by_class(tmp_path: Path, write: Write, caplog: pyte
 
 
 @WITH_OBJECTS
+def test_one_class_of_objects_is_enough(tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    looked(write(tmp_path, GOOD, GOOD, labels=["cow"]), task_of(write))
+    assert not caplog.records
+
+
+@WITH_OBJECTS
 def test_a_class_that_the_recipe_leaves_out(tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
     """Its objects go, the pictures stay, and one line says how many."""
     options = write(tmp_path, GOOD, GOOD, labels=["dog", "cat"])
@@ -461,7 +491,7 @@ def test_a_class_that_the_recipe_leaves_out(tmp_path: Path, write: Write, caplog
     else:
         assert data.train[1]["boxes"].shape == (0, 4)
     (line, _) = describe(found, options, data.labels)
-    assert line.endswith("2 objects of 2 of 2 classes, at most 2 in a picture, left out 1 objects (cow 1)")
+    assert line.endswith("2 objects of 2 of 2 classes, at most 2 in a picture, left out 1 object (cow 1)")
     assert not caplog.records
 
 
@@ -502,7 +532,7 @@ def test_classes_without_an_object(tmp_path: Path, write: Write, caplog: pytest.
     text = warnings_of(caplog)
     assert "train_split=train: no object of cow, dog" in text
     assert ": no object of cat, cow" in text
-    assert "has 1 objects (dog 1), of which the training split has nothing" in text
+    assert "has 1 object (dog 1), of which the training split has nothing" in text
 
 
 @pytest.mark.parametrize("write", [write_coco, write_panoptic], ids=lambda write: write.__name__)
@@ -519,7 +549,7 @@ def test_a_category_of_the_validation_alone(tmp_path: Path, write: Write, caplog
 def test_a_category_of_another_spelling(tmp_path: Path, write: Write) -> None:
     names = ([*CATEGORIES], ["Cat "])
     options = write(tmp_path, GOOD, [[("Cat ", 0)]], names)
-    with pytest.raises(UserError, match="val.*: 1 objects are of the category 'Cat ?', but the class is 'cat': spell"):
+    with pytest.raises(UserError, match="val.*: the category 'Cat ?' .1. is no class, but 'cat' is: spell both alike"):
         looked(options, task_of(write))
 
 

@@ -17,8 +17,8 @@ _logger = logging.getLogger(__name__)
 
 IMAGES, BOXES, MASKS = "JPEGImages", "Annotations", "SegmentationClass"
 
-# A list of one class, such as cat_train.txt, says of each picture whether it shows the class: -1 if not.
-_FLAGGED = re.compile(r"(.+?)\s+(-1|0|1)")
+FLAGS = {"-1", "0", "1"}
+"""What a list of one class, such as cat_train.txt, says of each picture after its name: -1 if it does not show it."""
 
 
 class MaskPairs(Sequence[tuple[Path, Path]]):
@@ -47,9 +47,9 @@ def read_stems(path: Path, root: Path) -> list[str]:
         return any(os.path.exists(place) for place in places)
 
     lines = read_lines(path)
-    flagged = [match for line in lines if (match := _FLAGGED.fullmatch(line))]
-    if lines and len(flagged) == len(lines) and not is_known(lines[0]):
-        kept = [match[1] for match in flagged if match[2] != "-1"]
+    flagged = [line.rsplit(maxsplit=1) for line in lines]
+    if lines and all(len(parts) == 2 and parts[1] in FLAGS for parts in flagged) and not is_known(lines[0]):
+        kept = [name for name, flag in flagged if flag != "-1"]
         _logger.warning("%s: the %d of %d pictures that show its class are taken", path, len(kept), len(lines))
         lines = kept
     return [Path(line).stem if is_picture_name(line) and not is_known(line) else line for line in lines]

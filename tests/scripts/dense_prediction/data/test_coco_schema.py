@@ -238,6 +238,15 @@ def test_a_category_that_is_no_root_or_is_used_is_a_class(tmp_path: Path, change
     assert len(load_data(recipe_of(tmp_path), DETECTION).labels) == 3
 
 
+@pytest.mark.parametrize("number", [0, 0.0, "0"])
+def test_a_root_category_of_which_there_is_an_object_is_a_class(tmp_path: Path, number: Any) -> None:
+    with_root(tmp_path)
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["annotations"][0]["category_id"] = number
+    write_json(tmp_path / "instances.json", content)
+    assert load_data(recipe_of(tmp_path), DETECTION).labels == ["animals", "cat", "dog"]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -46,7 +46,9 @@ def test_the_picture_that_the_annotation_names(tmp_path: Path) -> None:
     annotation = tmp_path / "Annotations" / "a.xml"
     annotation.write_text(f"<annotation><filename>photo%201.png</filename>{CAT}</annotation>")
     write_picture(tmp_path / "JPEGImages" / "photo 1.png", GREY)
-    assert stems(tmp_path) == ["a.jpg"]
+    write_picture(tmp_path / "JPEGImages" / "a.bmp", GREY)
+    assert stems(tmp_path) == ["a.jpg"], "the usual suffix comes first"
+    (tmp_path / "JPEGImages" / "a.bmp").unlink()
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
     assert stems(tmp_path) == ["photo 1.png"]
     annotation.write_text(f"<annotation><filename>absent.png</filename>{CAT}</annotation>")

@@ -233,6 +233,14 @@ def test_label_files(tmp_path: Path, recipe_file: Path, monkeypatch: pytest.Monk
         load_recipe(path, ["data.labels=absent.txt"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", " \t\n\n"])
+def test_label_files_of_any_system(recipe_file: Path, tmp_path: Path, encoding: str, end: str) -> None:
+    (tmp_path / "names.txt").write_bytes(f"Käse{end}traffic light{end}".encode(encoding))
+    path = write(tmp_path / "mine.yaml", {"base": [str(recipe_file)], "data": {"labels": "names.txt"}})
+    assert load_recipe(path).data.labels == ["Käse", "traffic light"]
+
+
 NAME = "semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo"
 
 

@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_made(recipe_file: Path, tmp_path: Path, capsys:
     assert last_error(capsys) == f"cannot write into output={tmp_path / 'file' / 'run'}: Not a directory"
 
 
-def write_lock(path: Path, pid: int) -> None:
+def write_holder(path: Path, pid: int) -> None:
     path.write_text(json.dumps({"pid": pid, "host": socket.gethostname(), "started": 5.0}))
 
 
@@ -197,7 +197,7 @@ def ended_pid() -> int:
 def test_a_lock_that_has_changed_hands_is_not_taken_away(tmp_path: Path) -> None:
     """Between the look at it and its removal another run may have taken over."""
     lock = tmp_path / LOCK
-    write_lock(lock, os.getpid())
+    write_holder(lock, os.getpid())
     before = lock.read_text()
     folder_lock._take_away(lock, folder_lock.Holder(ended_pid(), socket.gethostname(), 5.0))
     assert lock.read_text() == before
@@ -210,7 +210,7 @@ def test_what_a_kill_leaves_of_a_lock_goes(tmp_path: Path) -> None:
     """One that a living process is taking away, and files of others, stay."""
     stays = {f"{LOCK}.{os.getppid()}", f"{LOCK}.mine", "mine.txt"}
     for name in (*stays, f"{LOCK}.{ended_pid()}"):
-        write_lock(tmp_path / name, 1)
+        write_holder(tmp_path / name, 1)
     with locked(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {*stays, LOCK}
     assert {path.name for path in tmp_path.iterdir()} == stays

@@ -186,7 +186,12 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path: Path) -> None:
     claim(tmp_path / "run", MADE)
     (tmp_path / "run" / "best_model").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "disk")
+    write(tmp_path, "pictures/step_00000001.png")
+    (tmp_path / "run" / "predictions").symlink_to(tmp_path / "pictures")
+    (tmp_path / "run" / "last_model").symlink_to(tmp_path / "gone")
     clear_output(tmp_path / "run")
     assert content(tmp_path / "elsewhere").keys() == {"model.safetensors"}
     assert content(tmp_path / "disk").keys() == {"theirs.txt"}
     assert not (tmp_path / "run" / "best_model").is_symlink()
+    assert not (tmp_path / "run" / "last_model").is_symlink(), "also where it leads nowhere"
+    assert (tmp_path / "run" / "predictions").is_symlink() and not content(tmp_path / "pictures")

@@ -173,6 +173,14 @@ def test_a_malformed_category_is_no_bad_sample(
     assert "instances.json" in str(caught.value)
 
 
+def test_a_file_without_categories(tmp_path: Path) -> None:
+    write_coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    write_json(tmp_path / "instances.json", content | {"categories": []})
+    with pytest.raises(UserError, match="the dataset does not name its classes"):
+        load_data(recipe_of(tmp_path), DETECTION)
+
+
 def test_ids_as_words_and_floats(tmp_path: Path) -> None:
     """In images, annotations and categories alike."""
     write_coco(tmp_path, ANNOTATIONS)

@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dense_prediction.data.annotations.numbers import is_number, whole_number
+from dense_prediction.data.annotations.text_files import read_json, read_lines
+from dense_prediction.data.loading import load_data
+from dense_prediction.errors import UserError
 from test_data_coco import (
     ANNOTATIONS,
     CATEGORIES,
@@ -21,11 +26,6 @@ from test_data_coco import (
     write_json,
     write_panoptic,
 )
-
-from dense_prediction.data.annotations.numbers import is_number, whole_number
-from dense_prediction.data.annotations.text_files import read_json, read_lines
-from dense_prediction.data.loading import load_data
-from dense_prediction.errors import UserError
 
 
 NAN, INF = float("nan"), float("inf")

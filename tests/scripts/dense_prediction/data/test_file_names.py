@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from dense_prediction.data.bad_samples import BadSample
+from dense_prediction.data.file_names import files_below, is_litter, locate, near_it
+from dense_prediction.data.loading import load_data
+from dense_prediction.errors import UserError
+from dense_prediction.prediction.image_files import find_images
 from test_data_coco import (
     ANNOTATIONS,
     DETECTION,
@@ -18,12 +24,6 @@ from test_data_coco import (
     write_panoptic,
 )
 from test_data_folders import CAT, SEMANTIC, ade_recipe, voc_recipe, write_ade, write_picture, write_voc
-
-from dense_prediction.data.bad_samples import BadSample
-from dense_prediction.data.file_names import files_below, is_litter, locate, near_it
-from dense_prediction.data.loading import load_data
-from dense_prediction.errors import UserError
-from dense_prediction.prediction.image_files import find_images
 
 
 GREY = np.full((20, 30, 3), 128, dtype=np.uint8)

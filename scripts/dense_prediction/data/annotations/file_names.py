@@ -31,15 +31,14 @@ def is_litter(name: str) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its folders that persons have put there; links are followed, each folder once."""
-    seen: set[tuple[int, int]] = set()
+    """The files in a folder and its folders that persons have put there; links are followed, but not in circles."""
+    real: dict[Path, str] = {}
     # Not rglob, which passes over folders that are links.
     for parent, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that it stands in
+        real[Path(parent)] = place = os.path.realpath(parent)
+        if any(real.get(above) == place for above in Path(parent).parents):
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not is_litter(name)]
         yield from (Path(parent, name) for name in names if not is_litter(name))
 

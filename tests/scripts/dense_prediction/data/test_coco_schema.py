@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dense_prediction.data.annotations.numbers import is_number, whole_number
+from dense_prediction.data.annotations.text_files import read_json, read_lines
+from dense_prediction.data.loading import load_data
+from dense_prediction.errors import UserError
 from test_data_coco import (
     ANNOTATIONS,
     CATEGORIES,
@@ -21,11 +26,6 @@ from test_data_coco import (
     write_json,
     write_panoptic,
 )
-
-from dense_prediction.data.annotations.numbers import is_number, whole_number
-from dense_prediction.data.annotations.text_files import read_json, read_lines
-from dense_prediction.data.loading import load_data
-from dense_prediction.errors import UserError
 
 
 NAN, INF = float("nan"), float("inf")
@@ -171,6 +171,14 @@ def test_a_malformed_category_is_no_bad_sample(
     with pytest.raises(UserError, match=message) as caught:
         load_data(recipe_of(tmp_path, bad_samples=skip), DETECTION)
     assert "instances.json" in str(caught.value)
+
+
+def test_a_file_without_categories(tmp_path: Path) -> None:
+    write_coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    write_json(tmp_path / "instances.json", content | {"categories": []})
+    with pytest.raises(UserError, match="the dataset does not name its classes"):
+        load_data(recipe_of(tmp_path), DETECTION)
 
 
 def test_ids_as_words_and_floats(tmp_path: Path) -> None:

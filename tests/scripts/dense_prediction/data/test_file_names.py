@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from dense_prediction.data.annotations.file_names import files_below, is_litter, locate, near_it
+from dense_prediction.data.bad_samples import BadSample
+from dense_prediction.data.loading import load_data
+from dense_prediction.errors import UserError
+from dense_prediction.prediction.image_files import find_images
 from test_data_coco import (
     ANNOTATIONS,
     DETECTION,
@@ -18,12 +24,6 @@ from test_data_coco import (
     write_panoptic,
 )
 from test_data_folders import CAT, SEMANTIC, ade_recipe, voc_recipe, write_ade, write_picture, write_voc
-
-from dense_prediction.data.annotations.file_names import files_below, is_litter, locate, near_it
-from dense_prediction.data.bad_samples import BadSample
-from dense_prediction.data.loading import load_data
-from dense_prediction.errors import UserError
-from dense_prediction.prediction.image_files import find_images
 
 
 GREY = np.full((20, 30, 3), 128, dtype=np.uint8)
@@ -205,10 +205,12 @@ def test_pictures_by_their_suffixes(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_a_link_makes_endless_is_read_once(tmp_path: Path) -> None:
+    """One that a link shows at another place is read at both."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c.png").touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
-    assert list(files_below(tmp_path)) == [tmp_path / "a" / "b" / "c.png"]
+    (tmp_path / "other").symlink_to(tmp_path / "a" / "b")
+    assert sorted(files_below(tmp_path)) == [tmp_path / "a" / "b" / "c.png", tmp_path / "other" / "c.png"]
 
 
 def test_an_empty_file_is_named(tmp_path: Path) -> None:

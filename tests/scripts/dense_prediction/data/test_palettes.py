@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from test_data_folders import SEMANTIC, ade_recipe, voc_recipe, write_ade, write_picture, write_voc
 
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
@@ -19,6 +18,7 @@ from dense_prediction.data.rows import SemanticReader
 from dense_prediction.data.samples import IGNORE_INDEX
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe, resolve
+from test_data_folders import SEMANTIC, ade_recipe, voc_recipe, write_ade, write_picture, write_voc
 
 
 ROAD, SKY, VOID = (128, 64, 128), (70, 130, 180), (0, 0, 0)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_data_folders import CAT, DETECTION, DOG, SEMANTIC, voc_recipe, write_picture, write_voc
 
 from dense_prediction.data.loading import load_data
 from dense_prediction.errors import UserError
+from test_data_folders import CAT, DETECTION, DOG, SEMANTIC, voc_recipe, write_picture, write_voc
 
 
 GREY = np.full((8, 10, 3), 128, dtype=np.uint8)

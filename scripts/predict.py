@@ -64,7 +64,7 @@ class Writer:
         Raises:
             UserError: the image cannot be read or predicted, or a file cannot be written.
         """
-        image = read_image(path)
+        image = read_image(path) if self.annotated is None else self.annotated.read(path)
         with named([str(path)]):
             prediction = self.model.predict(image, name=str(path))
         described = self.model.describe(path, prediction, (image.height, image.width))

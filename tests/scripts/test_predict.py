@@ -347,6 +347,21 @@ def test_the_results_of_images_that_a_file_lists_are_read_by_coco(
     assert not (output / "val" / "stranger.prediction.json").exists()
 
 
+def test_images_are_turned_as_the_file_says(models: dict[str, Path], tmp_path: Path) -> None:
+    """A camera's picture was annotated as it is stored, or as a person sees it; results belong to the same."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save_image(tmp_path / "a.jpg", 61, 37, exif=exif)
+    for size in ((37, 61), (61, 37)):
+        file = write_annotations(
+            tmp_path / "a.json", ["a.jpg"], {name: 1 + at for at, name in enumerate(LABELS)}, size
+        )
+        options = ("--output", tmp_path / "found", "--annotations", file, *EVERYTHING)
+        assert run_script(predict, models["instance_segmentation"], tmp_path / "a.jpg", *options) == 0
+        results = json.loads((tmp_path / "found" / predict.RESULTS).read_text())
+        assert {tuple(each["segmentation"]["size"]) for each in results} == {size}
+
+
 def test_images_that_a_file_does_not_tell_apart_are_refused(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from PIL import Image
+
 from ..data.annotations.instances import check_size
 from ..data.formats.coco_json import BAD, CocoImages
+from ..data.images import AnnotatedSize, read_rgb
 from ..errors import UserError
 
 
@@ -65,6 +68,14 @@ class AnnotatedImages:
             )
         return entries[0]
 
+    def read(self, path: Path) -> Image.Image:
+        """The RGB picture as it was annotated: EXIF data turn it if the file's height and width do not say otherwise.
+
+        Raises:
+            BadSample: it cannot be read.
+        """
+        return read_rgb(path, "auto", self._size(path))
+
     def check_labels(self, labels: Sequence[str]) -> None:
         """Refuse a model with a class that the file does not know.
 
@@ -85,7 +96,7 @@ class AnnotatedImages:
             BadSample: the picture is not as high and wide as the file says, so that nothing would be where it is.
         """
         entry, image = self.entries[path], described["image"]
-        check_size((image["height"], image["width"]), (entry.get("height"), entry.get("width")), path)
+        check_size((image["height"], image["width"]), self._size(path), path)
         ids, number = self._category_ids, entry["id"]
         return {
             "image": {"id": number} | image,
@@ -95,6 +106,9 @@ class AnnotatedImages:
                 for each in described["annotations"]
             ],
         }
+
+    def _size(self, path: Path) -> AnnotatedSize:
+        return self.entries[path].get("height"), self.entries[path].get("width")
 
 
 def coco_results(identified: Iterable[Fields]) -> list[Fields]:

@@ -238,6 +238,7 @@ def of_our_classes(model: nn.Module) -> list[nn.Module]:
 SHARDED: dict[str, Callable[[nn.Module], list[nn.Module]]] = {
     "what stays whole": lambda model: [*whole_modules(model), model],
     "the trunk": lambda model: [model.trunk],
+    "the trunk in the model": lambda model: [model.trunk, model],
     "the stages": lambda model: list(model.stages),
     "all with weights": with_own_weights,
     "all classes of ours": of_our_classes,

@@ -580,9 +580,9 @@ def test_all_of_coco_is_looked_at_in_seconds(tmp_path: Path) -> None:
     content |= {"images": images, "annotations": [one | {"id": i, "image_id": i % 118_000} for i in range(860_000)]}
     (tmp_path / "train.json").write_text(json.dumps(content))
     data = load_data(options, DETECTION)
-    started = time.monotonic()
+    started = time.process_time()
     facts = inspect(options, DETECTION, data, ["train_split"]).facts["train_split"]
-    assert time.monotonic() - started < 8, "about one second on a core of its own"
+    assert time.process_time() - started < 8, "about one second"
     assert (facts.is_whole, facts.total, facts.most) == (True, 860_000, 8)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,8 @@ class Writer:
     legend: str
     annotated: AnnotatedImages | None
 
-    def __call__(self, path: Path, stem: Path) -> dict[str, Any]:
-        """Write the overlay and the JSON of one image, and return what that holds.
+    def __call__(self, path: Path, stem: Path) -> list[dict[str, Any]]:
+        """Write the overlay and the JSON of one image, and return its results if a file lists it.
 
         Raises:
             UserError: the image cannot be read or predicted, or a file cannot be written.
@@ -77,7 +78,7 @@ class Writer:
             add_suffix(stem, JSON_SUFFIX).write_text(json.dumps(described) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write what was found in {path}: {error}") from error
-        return described
+        return [] if self.annotated is None else coco_results(described)
 
 
 def main() -> None:
@@ -105,14 +106,14 @@ def predict(arguments: argparse.Namespace, stems: dict[Path, Path], annotated: A
         print(add_suffix(stems[path], OVERLAY_SUFFIX))
     if annotated is not None:
         results = arguments.output / RESULTS
-        write_text(results, json.dumps(coco_results(found.values())) + "\n")
+        write_text(results, json.dumps(list(chain.from_iterable(found.values()))) + "\n")
         print(results)
     if failed := [str(path) for path in stems if path not in found]:
         raise UserError(f"{len(failed)} of {len(stems)} images failed: {', '.join(failed)}")
 
 
-def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, dict[str, Any]]:
-    """What is written for every image, with a line on stderr for each that fails; the only one raises instead."""
+def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, list[dict[str, Any]]]:
+    """The results of every image, with a line on stderr for each that fails; the only one raises instead."""
     found = {}
     for path, stem in watch(stems.items(), "predicting", unit="image", shown=len(stems) > 1):
         try:

@@ -328,7 +328,8 @@ def test_the_results_of_images_that_a_file_lists_are_read_by_coco(
     for name in ("val/x/a.png", "val/y/a.png", "val/b.png", "val/stranger.png"):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         save_image(images / name)
-    file = write_annotations(tmp_path / "val.json", ["x/a.png", "y/a.png", "elsewhere/b.png"], categories, (37, 61))
+    names = ["x/a.png", "y\\a.png", "elsewhere/b.png", "", "."]
+    file = write_annotations(tmp_path / "val.json", names, categories, (37, 61))
     assert run_script(predict, models[task], images, "--output", output, "--annotations", file, *EVERYTHING) == 0
     results = json.loads((output / predict.RESULTS).read_text())
     truth = COCO(file)

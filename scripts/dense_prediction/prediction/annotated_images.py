@@ -1,6 +1,7 @@
 """Pictures that a COCO JSON file lists: its ids for them, and the results that COCO's own tools read."""
 
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..data.annotations.instances import check_size
-from ..data.formats.coco_json import BAD, CocoImages
+from ..data.formats.coco_json import CocoImages
 from ..data.images import AnnotatedSize, read_rgb
 from ..errors import UserError
 
@@ -41,13 +42,12 @@ class AnnotatedImages:
         self._category_ids = content.category_ids
         by_name: dict[str, list[Fields]] = defaultdict(list)
         for image in content.images:
-            if BAD in image:
-                continue
-            by_name[_parts(image["file_name"])[-1]].append(image)
-        given = list(paths)
-        found = {path: self._choose(path, by_name[path.name]) for path in given if path.name in by_name}
+            if isinstance(image["file_name"], str) and (parts := _parts(image["file_name"])):
+                by_name[parts[-1]].append(image)
+        given = {path: by_name.get(_parts(path.name)[-1]) for path in paths}
+        found = {path: self._choose(path, entries) for path, entries in given.items() if entries}
         if not found:
-            raise UserError(f"{file} lists none of the {len(given)} pictures, such as {given[0]}")
+            raise UserError(f"{file} lists none of the {len(given)} pictures, such as {next(iter(given))}")
         if len(found) < len(given):
             unknown = len(given) - len(found)
             _logger.warning("%d of %d pictures are left out: %s does not list them", unknown, len(given), file)
@@ -56,7 +56,7 @@ class AnnotatedImages:
 
     def _choose(self, path: Path, entries: list[Fields]) -> Fields:
         """The entry whose file name the picture's path ends with, else the only one with the same last part."""
-        parts = path.resolve().parts
+        parts = _parts(str(path.absolute()))
         names = [(_parts(entry["file_name"]), entry) for entry in entries]
         ending = [(len(name), entry) for name, entry in names if parts[-len(name) :] == name]
         if ending:  # a.jpg and b/a.jpg may both fit x/b/a.jpg: the longer one says more
@@ -111,17 +111,17 @@ class AnnotatedImages:
         return self.entries[path].get("height"), self.entries[path].get("width")
 
 
-def coco_results(identified: Iterable[Fields]) -> list[Fields]:
-    """What `loadRes` of pycocotools reads: an entry for each prediction in all pictures."""
+def coco_results(identified: Fields) -> list[Fields]:
+    """What `loadRes` of pycocotools reads: an entry for each prediction in a picture."""
     return [
         {field: annotation[field] for field in _RESULT_FIELDS if field in annotation}
-        for described in identified
-        for annotation in described["annotations"]
+        for annotation in identified["annotations"]
     ]
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name.replace("\\", "/")).parts
+    """Of a path as any system writes it, with accents as one letter together with theirs."""
+    return PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).parts
 
 
 def _refuse_twins(found: Mapping[Path, Fields], file: Path) -> None:

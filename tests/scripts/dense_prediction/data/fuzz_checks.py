@@ -1,9 +1,13 @@
 """What has to be true of every sample that a damaged data set gives nevertheless."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 
+from dense_prediction.data.findings import check as check_look
+from dense_prediction.data.findings import describe
+from dense_prediction.data.inspection import inspect
 from dense_prediction.data.loading import Data, load_data
 from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import IGNORE_INDEX, VOID, Sample
@@ -12,8 +16,12 @@ from dense_prediction.tasks import Task
 
 
 def read_all(options: DataOptions, task: Task) -> bool:
-    """Every sample of every split; whether one could be read."""
+    """A look at the data, then every sample of every split; whether one could be read."""
     data = load_data(options, task)
+    with suppress(UserError):  # which is what a look is for
+        inspection = inspect(options, task, data, ("train_split", "validation_split"))
+        assert all(list(describe(inspection, options, data.labels)))
+        check_look(inspection, data.labels)
     return sum(read_split(split, data, task) for split in (data.train, data.validation)) > 0
 
 

@@ -14,6 +14,7 @@ from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.formats.voc import VocOptions
+from dense_prediction.data.formats.yolo import YoloOptions
 from dense_prediction.data.images import as_seen, open_picture, read, read_rgb
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
@@ -33,7 +34,7 @@ def read_pictures(folder: Path, random: Random) -> bool:
     path.write_bytes(data)
     ways: list[Callable[[], Image.Image]] = [
         lambda: read(path),
-        lambda: read_rgb(path, random.choice(["refuse", "stored", "upright"])),
+        lambda: read_rgb(path, random.choice(["auto", "stored", "upright"])),
         lambda: as_seen(open_picture(io.BytesIO(data), "a"), "upright", "a"),
         lambda: read_image(path),
     ]
@@ -215,6 +216,27 @@ def read_folders(folder: Path, random: Random) -> bool:
     return read_all(options, TASKS["semantic_segmentation"])
 
 
+YOLO = {
+    "data.yaml": "path: .\ntrain: train/images\nval: ../val.txt\nnames:\n  0: cat\n  1: dog\n",
+    "val.txt": "train/images/a.png\r\ntrain/images/b c.png\n",
+    "train/labels/a.txt": "0 0.5 0.5 0.25 0.25\n1 0.1 0.1 0.9 0.1 0.9 0.9\n",
+    "train/labels/b c.txt": "1 0.2 0.2 0.4 0.4\n",
+}
+
+
+def read_yolo(folder: Path, random: Random) -> bool:
+    for name in ("a", "b c", "._a"):
+        write(folder / "train" / "images" / f"{name}.png", GREY, random)
+    for name, text in YOLO.items():
+        for _ in range(random.choice([0, 0, 0, 1, 2])):
+            text = text.replace(random.choice(text.split()), random.choice(WORDS), random.choice([1, 9]))
+        data = text.encode(random.choice(ENCODINGS))
+        write(folder / name, damaged(data, random) if random.random() < 0.1 else data, random)
+    task = random.choice(["object_detection", "instance_segmentation"])
+    options = YoloOptions(path=str(folder), bad_samples=random.choice(["skip", "refuse"]))
+    return read_all(options, TASKS[task])
+
+
 PALETTE = {"cat": (0, 0, 0), 1: [(1, 1, 1), (255, 0, 0)]}
 GREY = _saved(np.full((SIDE, SIDE, 3), 128, dtype=np.uint8))
 ENCODINGS = ["utf-8"] * 5 + ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"]
@@ -244,5 +266,6 @@ READERS: dict[str, Callable[[Path, Random], bool]] = {
     "coco_panoptic": read_coco_panoptic,
     "voc": read_voc,
     "folders": read_folders,
+    "yolo": read_yolo,
     "datasets": read_datasets,
 }

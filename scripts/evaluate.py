@@ -15,6 +15,7 @@ DESCRIPTION = """\
 Measure a trained model on the data of a recipe: mean IoU, average precision of boxes and masks, or panoptic quality,
 of all classes and of each.
 
+  vit-comer evaluate outputs/my_run --split test      # its best model, by the recipe that it learnt by
   vit-comer evaluate RECIPE --model outputs/my_run/best_model
   vit-comer evaluate RECIPE --model MODEL_FOLDER --split test --output test.json data.path=/my/dataset
   accelerate launch -m vit_comer_commands.evaluate RECIPE --model MODEL_FOLDER    # on several GPUs, the same
@@ -45,7 +46,7 @@ def evaluate(arguments: argparse.Namespace, recipe: Recipe) -> None:
     from dense_prediction.evaluation.tables import to_table
     from dense_prediction.prediction.evaluating import Measurement
 
-    measured = Measurement(recipe, arguments.model, arguments.split)
+    measured = Measurement(recipe, arguments.model or arguments.recipe, arguments.split)
     if not measured.accelerator.is_main_process:
         return
     counted = ", ".join(f"{value} {name}" for name, value in measured.counts.items())
@@ -67,10 +68,12 @@ def prepare_output(path: Path | None) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file that the model was trained with")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", type=Path, help="YAML file that the model was trained with, or the run's folder"
+    )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="a change to the recipe, as often as needed")
     parser.add_argument(
-        "--model", metavar="FOLDER", type=Path, required=True, help="the best_model folder that train.py wrote"
+        "--model", metavar="FOLDER", type=Path, help="a best_model folder that train.py wrote (default: the run's own)"
     )
     parser.add_argument("--split", choices=["validation", "test"], default="validation", help="default: %(default)s")
     parser.add_argument(
@@ -82,7 +85,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", metavar="FILE.json", type=Path, help="write the numbers, and how they were measured"
     )
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    if arguments.model is None and not arguments.recipe.is_dir():
+        parser.error("--model FOLDER is needed, unless RECIPE is the output folder of a run")
+    return arguments
 
 
 if __name__ == "__main__":

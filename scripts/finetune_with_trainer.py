@@ -21,7 +21,7 @@ from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.processes.folder_lock import locked
 from dense_prediction.training.processes.step_size import smaller_passes
 from dense_prediction.training.results import write_results
-from dense_prediction.training.run_folder import PICTURE
+from dense_prediction.training.run_folder import PICTURE, RESULTS
 from dense_prediction.training.run_state import RunState
 
 
@@ -98,7 +98,7 @@ def draw(trainer: RecipeTrainer) -> None:
 
 def push(trainer: RecipeTrainer) -> None:
     """Upload the model, its results and a card, both without the folders of this machine from then on."""
-    recipe, results = trainer.recipe, Path(cast(str, trainer.args.output_dir)) / "results.json"
+    recipe, results = trainer.recipe, Path(cast(str, trainer.args.output_dir)) / RESULTS
     if trainer.is_world_process_zero():
         write_public(results, results)
     try:

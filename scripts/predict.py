@@ -131,7 +131,9 @@ def add_suffix(stem: Path, suffix: str) -> Path:
 
 def parse_arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL_FOLDER", type=Path, help="the best_model folder that train.py wrote")
+    parser.add_argument(
+        "model", metavar="MODEL_FOLDER", type=Path, help="what train.py wrote, OUTPUT or OUTPUT/best_model"
+    )
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", type=Path, nargs="+", help="pictures, or folders of them")
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, help="where everything is written (default: beside each image)"

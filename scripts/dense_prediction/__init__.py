@@ -45,13 +45,17 @@ def train(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> dic
 
 
 def evaluate(
-    recipe: str | Path, model: str | Path, split: str = "validation", overrides: Mapping[str, Any] | None = None
+    recipe: str | Path,
+    model: str | Path | None = None,
+    split: str = "validation",
+    overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a trained model on the data of a recipe.
 
     Args:
-        recipe: a YAML file, or the name of a recipe that comes with the package.
-        model: the folder that a training wrote, or the name of such a repository on the Hub.
+        recipe: a YAML file, the name of a recipe that comes with the package, or the output folder of a run.
+        model: the folder that a training wrote, or the name of such a repository on the Hub; None for the best model
+            of the run.
         split: "validation" or "test".
         overrides: changes to the recipe by dotted keys, `{"data.path": "my/data"}`.
 
@@ -64,7 +68,7 @@ def evaluate(
     loaded = _load(recipe, overrides)
     from .prediction.evaluating import Measurement
 
-    return Measurement(loaded, model, split).content()
+    return Measurement(loaded, recipe if model is None else model, split).content()
 
 
 def load_model(
@@ -73,7 +77,8 @@ def load_model(
     """A trained model, whose `predict` takes a file, a picture of PIL or an array; see `TrainedModel`.
 
     Args:
-        source: the folder that a training wrote, `OUTPUT/best_model`, or the name of such a repository on the Hub.
+        source: the folder that a training wrote, `OUTPUT` or `OUTPUT/best_model`, or the name of such a repository on
+            the Hub.
         device: where it runs; None for the GPU if there is one.
         threshold: leave out objects and segments of lower scores; None for 0.5, of panoptic segmentation 0.8.
         max_detections: keep so many boxes or instances of a picture, the best ones.

@@ -1,7 +1,9 @@
 """scripts/evaluate.py as a user runs it: its numbers for every task, what it refuses, and on two processes."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
+import dense_prediction
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.loading import Data, load_data
@@ -24,7 +27,8 @@ from dense_prediction.experiment import Experiment
 from dense_prediction.models.building import check_fits
 from dense_prediction.models.saved_models import read_model
 from dense_prediction.prediction import evaluating
-from dense_prediction.prediction.trained_model import predict_image
+from dense_prediction.prediction.trained_model import load_model, predict_image
+from dense_prediction.recipes.loading import load_recipe
 from miniature import ROOT, draw_rows
 from miniature_heads import LABELS, THINGS
 from scripts_in_process import HEAD_OF_TASK, last_error, run_script, save_model
@@ -99,6 +103,31 @@ def test_the_numbers_are_those_of_the_predictions(
     assert f"{SAMPLES} pictures" in shown
     assert to_table(expected) in shown
     assert str(output) in shown
+
+
+def test_a_run_needs_nothing_else(
+    models: Folders, recipes: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder says which model, which data and which changes; it is not started again."""
+    task = "semantic_segmentation"
+    recipe = load_recipe(recipes[task], ["data.max_validation_samples=2", "overwrite=true", f"output={tmp_path}"])
+    (tmp_path / "results.json").write_text(json.dumps({"recipe": dataclasses.asdict(recipe)}))
+    shutil.copytree(models[task], tmp_path / "best_model")
+    assert run_script(evaluate, tmp_path, "--output", tmp_path / "run.json", "seed=1") == 0
+    said = ["--model", models[task], "data.max_validation_samples=2", "--output", tmp_path / "said.json"]
+    assert run_script(evaluate, recipes[task], *said) == 0
+    run, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("run", "said"))
+    assert run["metrics"] == other["metrics"]
+    assert (run["pictures"], run["model"], run["overrides"]) == (2, str(tmp_path / "best_model"), ["seed=1"])
+    assert load_recipe(tmp_path).overwrite is False
+    assert load_model(tmp_path).labels == load_model(models[task]).labels
+    assert dense_prediction.evaluate(tmp_path)["metrics"] == run["metrics"]
+    capsys.readouterr()
+    (tmp_path / "results.json").unlink()
+    assert run_script(evaluate, tmp_path) == 1
+    assert "is a folder without results.json, which a training writes at its first evaluation" in last_error(capsys)
+    assert run_script(evaluate, recipes[task]) == 1
+    assert last_error(capsys).startswith("--model FOLDER is needed, unless RECIPE is the output folder of a run")
 
 
 def test_the_evaluation_knows_what_is_countable_and_how_to_pad(

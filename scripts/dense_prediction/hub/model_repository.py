@@ -18,6 +18,7 @@ from modeling_vit_comer import ViTCoMerConfig
 from modeling_vit_comer.configuration_heads import HEAD_CONFIGS, carry_code
 
 from ..errors import UserError
+from ..recipes.runs import BEST_MODEL, RESULTS
 from .backbone_facts import COUNTED, measure_model
 from .cards.body import linked_file
 from .cards.card import Dataset, Measured, backbone_card, find_trunk, head_card, pipeline_of
@@ -31,7 +32,6 @@ from .result_files import Result, read_result
 _logger = logging.getLogger(__name__)
 
 PROCESSOR = "preprocessor_config.json"
-RESULTS = "results.json"
 MEASURED = "measured.json"
 RECIPE = "recipe.yaml"
 OUTDATED = ("*.safetensors", "*.safetensors.index.json", "*.py")
@@ -244,7 +244,7 @@ def find_results(folder: Path, given: Path | None) -> Path | None:
     """A file that was asked for, or what `train.py` wrote: OUTPUT/results.json beside OUTPUT/best_model."""
     if given is not None and not given.is_file():
         raise UserError(f"--results: there is no file {given}")
-    beside = [folder.resolve().parent / RESULTS] if folder.resolve().name == "best_model" else []
+    beside = [folder.resolve().parent / RESULTS] if folder.resolve().name == BEST_MODEL else []
     return given or next((path for path in [folder / RESULTS, *beside] if path.is_file()), None)
 
 

@@ -18,6 +18,7 @@ from ..failures import SMALLER_PICTURES, is_out_of_memory
 from ..models.building import check_fits
 from ..models.heads import head_of
 from ..models.saved_models import read_model
+from ..recipes.runs import model_in
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
 from ..training.results import device_name, origin
@@ -30,7 +31,7 @@ class Measurement:
     """A model measured on all samples of a split, on all processes that were started.
 
     Args:
-        model: the folder that a training wrote, or the name of such a repository on the Hub.
+        model: the folder of a model or of a run, or the name of such a repository on the Hub.
         split: "validation" or "test".
 
     Attributes:
@@ -43,9 +44,9 @@ class Measurement:
 
     def __init__(self, recipe: Recipe, model: str | Path, split: str = "validation") -> None:
         check_views(find_task(recipe.task), recipe.evaluation)
-        self.recipe, self.model, self.split = recipe, model, split
+        self.recipe, self.model, self.split = recipe, model_in(model), split
         self.accelerator = start_accelerator(recipe.training.mixed_precision)
-        self._network, processor = read_model(model, self.accelerator.device)
+        self._network, processor = read_model(self.model, self.accelerator.device)
         self.experiment = Experiment(recipe, head_of(self._network))
         check_fits(self._network, self.experiment.data, self.experiment.task)
         check_normalization(processor, recipe)

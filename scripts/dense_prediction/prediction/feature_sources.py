@@ -18,6 +18,7 @@ from ..models.building import encoder_of
 from ..models.options import BackboneOptions
 from ..models.saved_models import read_model
 from ..models.simple_feature_pyramid import STRIDES, SimpleFeaturePyramidConfig
+from ..recipes.runs import model_in
 
 
 Statistics = tuple[list[float], list[float]]
@@ -50,7 +51,7 @@ def from_folder(folder: Path, device: torch.device) -> FeatureSource:
         backbone = build_backbone(recipe, list(STRIDES))
         backbone.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a type that forgets its `self`
         return _source(backbone, _processor_in(folder))
-    model, processor = read_model(folder, device)
+    model, processor = read_model(model_in(folder), device)
     backbone = encoder_of(model)
     if not isinstance(backbone.config, ViTCoMerConfig):
         raise UserError(f"{folder}: its backbone is a {type(backbone).__name__}, not a ViT-CoMer or its baseline")

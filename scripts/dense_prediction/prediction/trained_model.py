@@ -25,6 +25,7 @@ from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
 from ..models.heads import head_of
 from ..models.saved_models import PADDING, read_model
+from ..recipes.runs import model_in
 from ..tasks import Task
 from .image_files import read_image, to_image
 
@@ -125,7 +126,7 @@ def load_model(
 ) -> TrainedModel:
     """See `dense_prediction.load_model`, which calls this."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, processor = read_model(source, device)
+    model, processor = read_model(model_in(source), device)
     return TrainedModel(model, processor, choose_options(model, threshold, max_detections))
 
 

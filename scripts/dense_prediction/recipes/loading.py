@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..options import Tree, merge
 from .compatibility import modernized, with_preset_name, without_foreign_keys
 from .keys import neighbours
+from .runs import written_recipe
 from .schema import Recipe
 from .shipped import RECIPES, configuration_folder, find_recipe
 
@@ -42,19 +43,26 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe, changed by `overrides` such as `"training.steps=100"`.
 
     Args:
-        recipe: path of a YAML file, or name of a recipe that comes with the package.
+        recipe: path of a YAML file, name of a recipe that comes with the package, or output folder of a run.
 
     Raises:
         UserError: a file is missing or no YAML; a key is unknown; a value is of the wrong type or out of its range.
     """
-    path = find_recipe(recipe)
-    written = {"name": experiment_name(path)} | modernized(_read(path, ()))
+    written = _written(recipe)
     tree = copy.deepcopy(written)
     for override in overrides:
         _apply(tree, override)
     typed = {override.partition("=")[0] for override in overrides}
     of_own_data = set() if "data" in typed else {key for key in ONE_DATA_SET if f"data.{key}" not in typed}
     return _validate(_in_one_format(_without_its_data(tree, written, of_own_data), written))
+
+
+def _written(recipe: str | Path) -> Tree:
+    """What a recipe says, with its name."""
+    if (folder := Path(recipe).expanduser()).is_dir():
+        return modernized(written_recipe(folder))
+    path = find_recipe(recipe)
+    return {"name": experiment_name(path)} | modernized(_read(path, ()))
 
 
 PLACES = ("format", "images", "masks", "annotations")

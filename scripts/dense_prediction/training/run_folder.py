@@ -12,14 +12,13 @@ from pathlib import Path
 
 from ..atomic_files import LEFTOVERS, discard_folder, replace_folder, write_text
 from ..errors import UserError
+from ..recipes.runs import BEST_MODEL, RESULTS
 from .checkpoints import FOLDER, OWN_NAME
 from .run_state import STATE_FILE
 from .trackers import PROJECT
 
 
 MANIFEST = ".vit-comer-run.json"
-RESULTS = "results.json"
-BEST_MODEL = "best_model"
 LAST_MODEL = "last_model"
 PICTURE = "predictions.png"
 """Of the best model."""

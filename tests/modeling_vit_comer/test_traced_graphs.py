@@ -64,7 +64,7 @@ def test_trace_of_the_layer_and_in_training() -> None:
     layer, shape = MultiScaleDeformableSelfAttention(32, 2, 2, 1.0).requires_grad_(False), PyramidShape(4, 6)
     inputs = torch.randn(1, shape.num_tokens, 32), torch.randn(1, shape.num_tokens, 32)
     traced = torch.jit.trace(lambda query, value: layer(query, value, shape), inputs)
-    assert_close(traced(*inputs), layer(*inputs))
+    assert_close(traced(*inputs), layer(*inputs, shape))
     model = build().train()
     traced = torch.jit.trace(model, images(64, 96), check_trace=False)
     assert_close(traced(images(64, 96)), model(images(64, 96)))

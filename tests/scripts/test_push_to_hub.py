@@ -30,20 +30,26 @@ REPOSITORY = "org/vit-comer-tiny"
 CODE = {
     "configuration_vit_comer.py",
     "deformable_attention.py",
+    "function_transforms.py",
     "heads.py",
     "initialization.py",
     "interaction.py",
     "kernel_choice.py",
     "modeling_vit_comer.py",
+    "own_forwards.py",
     "presets.py",
     "relative_positions.py",
     "spatial_pyramid.py",
+    "timm_embeddings.py",
     "timm_layers.py",
     "timm_trunks.py",
+    "transformers_embeddings.py",
     "transformers_trunks.py",
     "trunk.py",
     "trunk_parts.py",
+    "trunk_shapes.py",
     "trunk_sources.py",
+    "watchers.py",
 }
 FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json", "LICENSE", "README.md"}
 FILES |= {"measured.json"}

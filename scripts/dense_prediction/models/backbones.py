@@ -64,7 +64,7 @@ def build_skeleton(recipe: BackboneOptions, out_features: list[str] | None = Non
     """
     overrides, weights = _overrides(recipe, out_features), recipe.trunk_weights
     if weights is not None and not Path(weights).is_file():
-        raise UserError(f"backbone.trunk_weights: there is no file {Path(weights).resolve()}")
+        raise UserError(f"backbone.trunk_weights: cannot read {Path(weights).resolve()}: there is no such file")
     with torch.device("meta"):
         if recipe.trunk is not None:
             return _from_trunk(recipe, overrides, pretrained=False)

@@ -168,7 +168,7 @@ def test_a_head_starts_from_a_trained_one(experiment: Callable[..., Experiment],
     [
         ("backbone.overrides.depths=[1]", "depths must be"),
         ("backbone.overrides.dephts=[1]", r"dephts: ViTCoMerConfig has no such field"),
-        ("backbone.trunk_weights=nowhere.safetensors", "there is no file .*nowhere.safetensors"),
+        ("backbone.trunk_weights=nowhere.safetensors", "cannot read .*nowhere.safetensors: there is no such file"),
         ("head.config.hidden_sise=8", "hidden_sise: UperNetConfig has no such field"),
         ("head.name=detr", "head.name=detr cannot be trained for task=semantic_segmentation"),
         ("head.name=detr task=object_detection head.config.d_model=word", "head.config: .*d_model"),

@@ -30,7 +30,7 @@ def test_both_trainers_train_it(script: ModuleType, toy: None, recipe_file: Path
     head, steps = "head={name: toy, config: {scale: 2.0}}", ["training.steps=2", "training.evaluate_every=2"]
     assert run_script(script, recipe_file, head, f"output={tmp_path / 'run'}", *steps) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["recipe"]["head"] == {"name": "toy", "config": {"scale": 2.0}}
+    assert results["recipe"]["head"] == {"name": "toy", "config": {"scale": 2.0}, "checkpoint": None}
     assert 0 < results["evaluations"][-1]["mean_iou"] < 1
     files = (tmp_path / "run").rglob("model.safetensors")
     saved = [load_file(path)["classifier.weight"] for path in files]

@@ -54,6 +54,7 @@ def test_the_bar_shows_loss_rate_speed_memory_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # pytest's workers have 80, which some versions of tqdm cut the line to
+    monkeypatch.setattr("dense_prediction.training.progress.is_watched", lambda: True)
     seconds = iter([10.0, 12.0, 12.0])
     monkeypatch.setattr("dense_prediction.training.progress.time.perf_counter", lambda: next(seconds))
     with Progress(4, 1, torch.device("cpu"), shown=True) as progress:

@@ -1,6 +1,7 @@
 """scripts/predict.py as a user runs it: images of every kind and size, overlays, JSON, and what goes wrong."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -330,6 +331,10 @@ def test_the_results_of_images_that_a_file_lists_are_read_by_coco(
         save_image(images / name)
     names = ["x/a.png", "y\\a.png", "elsewhere/b.png", "", "."]
     file = write_annotations(tmp_path / "val.json", names, categories, (37, 61))
+    as_text = task == "instance_segmentation"
+    if as_text:  # as some tools write ids: they are written back as they are
+        file.write_text(re.sub(r'"id": (\d+)', r'"id": "\1"', file.read_text()))
+        categories = {name: str(number) for name, number in categories.items()}
     assert run_script(predict, models[task], images, "--output", output, "--annotations", file, *EVERYTHING) == 0
     results = json.loads((output / predict.RESULTS).read_text())
     truth = COCO(file)
@@ -339,11 +344,12 @@ def test_the_results_of_images_that_a_file_lists_are_read_by_coco(
     assert len(loaded.anns) == len(results) > 0
     for place, stem in enumerate(("x/a", "y/a", "b")):
         single = json.loads((output / f"val/{stem}.prediction.json").read_text())
-        assert single["image"]["id"] == 100 + place
-        assert {each["image_id"] for each in single["annotations"]} == {100 + place}
+        number = str(100 + place) if as_text else 100 + place
+        assert single["image"]["id"] == number
+        assert {each["image_id"] for each in single["annotations"]} == {number}
         assert all(categories[each["category"]] == each["category_id"] for each in single["annotations"])
         assert {each["name"]: each["id"] for each in single["categories"]} == categories
-        of_image = [each for each in results if each["image_id"] == 100 + place]
+        of_image = [each for each in results if each["image_id"] == number]
         assert [each["category_id"] for each in of_image] == [each["category_id"] for each in single["annotations"]]
     assert not (output / "val" / "stranger.prediction.json").exists()
 

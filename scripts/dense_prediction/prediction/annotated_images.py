@@ -3,14 +3,14 @@
 import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
 from ..data.annotations.instances import check_size
-from ..data.formats.coco_json import CocoImages
+from ..data.formats.coco_json import BAD, CocoImages
 from ..data.images import AnnotatedSize, read_rgb
 from ..errors import UserError
 
@@ -39,9 +39,9 @@ class AnnotatedImages:
     def __init__(self, file: Path, paths: Iterable[Path]) -> None:
         self.file = file
         content = CocoImages(file, skip=True)
-        self._category_ids = content.category_ids
+        self._category_ids = {category["name"]: category["id"] for category in content.content["categories"]}
         by_name: dict[str, list[Fields]] = defaultdict(list)
-        for image in content.images:
+        for image in _with_their_ids(content):
             if isinstance(image["file_name"], str) and (parts := _parts(image["file_name"])):
                 by_name[parts[-1]].append(image)
         given = {path: by_name.get(_parts(path.name)[-1]) for path in paths}
@@ -119,13 +119,20 @@ def coco_results(identified: Fields) -> list[Fields]:
     ]
 
 
+def _with_their_ids(content: CocoImages) -> Iterator[Fields]:
+    """The images, checked, with their ids as the file writes them: COCO's own tools do not take "5" for 5."""
+    for checked, entry in zip(content.images, content.content["images"], strict=True):
+        if BAD not in checked:
+            yield checked | {"id": entry["id"]}
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """Of a path as any system writes it, with accents as one letter together with theirs."""
     return PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).parts
 
 
 def _refuse_twins(found: Mapping[Path, Fields], file: Path) -> None:
-    owners: dict[int, Path] = {}
+    owners: dict[Any, Path] = {}
     for path, entry in found.items():
         other = owners.setdefault(entry["id"], path)
         if other != path:

@@ -20,13 +20,19 @@ Colours = Mapping[int | str, Colour | list[Colour]]
 """What a recipe says: the name of a class, or an id as masks of ids have it, and its red, green and blue."""
 
 
+PIXELS_AT_ONCE = 2**22
+"""Masks of aerial pictures have a hundred million."""
+
+_WEIGHTS = np.array([65536, 256, 1], dtype=np.uint32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Palette:
     """Which id each colour stands for.
 
     Attributes:
-        numbers: of the colours, red * 65536 + green * 256 + blue, (K,) int64 and sorted.
-        ids: the id of each, (K,) int64.
+        numbers: of the colours, red * 65536 + green * 256 + blue, (K,) uint32 and sorted.
+        ids: the id of each, (K,) of the smallest type that has them all.
     """
 
     numbers: np.ndarray
@@ -50,21 +56,27 @@ class Palette:
                     raise UserError(f"data.palette: the colour {list(colour)} stands for two classes, one is {key!r}")
         if not ids:
             raise UserError("data.palette names no colour: write {CLASS: [red, green, blue], ...}, or leave it out")
-        return cls(np.array(sorted(ids)), np.array([ids[number] for number in sorted(ids)]))
+        smallest = np.result_type(*map(np.min_scalar_type, ids.values()))
+        return cls(np.array(sorted(ids), dtype=np.uint32), np.array([ids[key] for key in sorted(ids)], dtype=smallest))
 
     def read(self, mask: Image.Image, name: str) -> np.ndarray:
-        """The ids (H, W) int64 of a mask's colours, whatever its file keeps them as.
+        """The ids (H, W) of a mask's colours, whatever its file keeps them as.
 
         Raises:
             BadSample: there are other colours in it.
         """
-        numbers = colours(mask, name).astype(np.int64) @ np.array([65536, 256, 1])
-        places = np.searchsorted(self.numbers, numbers).clip(max=len(self.numbers) - 1)
-        unknown = np.unique(numbers[self.numbers[places] != numbers]).tolist()
+        levels = colours(mask, name)
+        ids, unknown = np.empty(levels.shape[:2], dtype=self.ids.dtype), set[int]()
+        rows = max(1, PIXELS_AT_ONCE // levels.shape[1])
+        for start in range(0, len(levels), rows):
+            numbers = levels[start : start + rows].astype(np.uint32) @ _WEIGHTS
+            places = np.searchsorted(self.numbers, numbers).clip(max=len(self.numbers) - 1)
+            unknown.update(np.unique(numbers[self.numbers[places] != numbers]).tolist())
+            ids[start : start + rows] = self.ids[places]
         if unknown:
-            listed = [[number >> 16, number >> 8 & 255, number & 255] for number in unknown[:5]]
+            listed = [[number >> 16, number >> 8 & 255, number & 255] for number in sorted(unknown)[:5]]
             raise BadSample(f"{name}: label has {len(unknown)} colours that data.palette does not name: {listed}")
-        return self.ids[places]
+        return ids
 
 
 def _id_of(key: int | str, labels: list[str], first: int) -> int:

@@ -126,6 +126,5 @@ def _things(file: CocoFile, labels: list[str]) -> frozenset[int]:
 
 
 def _segment_numbers(path: Path) -> np.ndarray:
-    """(H, W) int64: red + 256 green + 256 * 256 blue."""
-    colors = colours(read(path), str(path)).astype(np.int64)
-    return colors @ np.array([1, 256, 256 * 256])
+    """(H, W) uint32: red + 256 green + 256 * 256 blue."""
+    return colours(read(path), str(path)).astype(np.uint32) @ np.array([1, 256, 256 * 256], dtype=np.uint32)

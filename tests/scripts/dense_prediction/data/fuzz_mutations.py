@@ -162,7 +162,7 @@ def _change(container: Any, key: Any, random: Random) -> None:
             container[key] = [copy.deepcopy(container[key])]
         case 2:
             container[key] = str(container[key])
-        case 3 if isinstance(container[key], int | float):
+        case 3 if isinstance(container[key], int | float) and abs(container[key]) < 1e300:  # whose product is a float
             container[key] *= random.choice([-1, 1.5, 1e6, 1e12, float("inf")])
         case 4 if isinstance(container, list):
             container.append(copy.deepcopy(container[key]))

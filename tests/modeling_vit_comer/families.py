@@ -1,4 +1,4 @@
-"""A model of each family of trunks, tiny and of random weights, as its own library makes it."""
+"""A model of each family of trunks, tiny and of random weights, as its own library makes it; backbones on them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from modeling_vit_comer import ViTCoMerBackbone
 from modeling_vit_comer.trunk import Trunk
+from tiny import tiny_config, wake_up
 
 
 SIZES = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -114,3 +116,21 @@ def tokens_of(trunk: Trunk, pixel_values: torch.Tensor) -> torch.Tensor:
     assert tokens.shape[1] == trunk.num_prefix_tokens + context.height * context.width
     half = trunk.num_layers // 2
     return trunk.run(trunk.run(tokens, context, 0, half), context, half, trunk.num_layers)
+
+
+def build(name: str = "augreg", **fields: Any) -> ViTCoMerBackbone:
+    """A tiny model in which every part has an effect on the outputs, in eval mode."""
+    torch.manual_seed(0)
+    small = {"trunk_config": family_of(name).trunk_config, "depths": [1, 1], "layer_scale_init_value": 0.1}
+    model = ViTCoMerBackbone(tiny_config(**small | fields))
+    wake_up(model)
+    return model.eval()
+
+
+def maps(model: nn.Module) -> tuple[torch.Tensor, ...]:
+    with torch.no_grad():
+        return model(images(64, 96)).feature_maps
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    return sum(feature_map.square().mean() for feature_map in model(images(64, 96)).feature_maps)

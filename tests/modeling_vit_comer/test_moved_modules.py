@@ -18,29 +18,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 from transformers import UperNetForSemanticSegmentation
 
-from families import REPRESENTATIVES, family_of, images
+from families import REPRESENTATIVES, build, images, loss_of, maps
 from modeling_vit_comer import ViTCoMerBackbone
-from tiny import tiny_config, wake_up
 
 
 FAMILIES = ["augreg", "beit, shared bias", "rotary, one a block", "hf beit", "dinov3_vit"]
-
-
-def build(name: str = "augreg", **fields: Any) -> ViTCoMerBackbone:
-    torch.manual_seed(0)
-    small = {"trunk_config": family_of(name).trunk_config, "depths": [1, 1], "layer_scale_init_value": 0.1}
-    model = ViTCoMerBackbone(tiny_config(**small | fields))
-    wake_up(model)
-    return model.eval()
-
-
-def maps(model: nn.Module) -> tuple[torch.Tensor, ...]:
-    with torch.no_grad():
-        return model(images(64, 96)).feature_maps
-
-
-def loss_of(model: nn.Module) -> torch.Tensor:
-    return sum(feature_map.square().mean() for feature_map in model(images(64, 96)).feature_maps)
 
 
 def assert_same(actual: Any, expected: Any) -> None:

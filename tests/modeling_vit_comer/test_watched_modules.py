@@ -9,33 +9,14 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
-from families import REPRESENTATIVES, TIMM, TRANSFORMERS, family_of, images
+from families import REPRESENTATIVES, TIMM, TRANSFORMERS, build, images, loss_of, maps
 from modeling_vit_comer import ViTCoMerBackbone, ViTCoMerConfig
 from modeling_vit_comer.presets import preset_names
 from modeling_vit_comer.watchers import is_plain
-from tiny import tiny_config, wake_up
 
 
 ALL_FAMILIES = [*TIMM, *(f"hf {name}" for name in TRANSFORMERS)]
 WINDOWS = {"window_sizes": [2, 0], "use_prefix_tokens": False, "residual_block_indexes": [1]}
-
-
-def build(name: str = "augreg", **fields: Any) -> ViTCoMerBackbone:
-    """A tiny model in which every part has an effect on the outputs, in eval mode."""
-    torch.manual_seed(0)
-    small = {"trunk_config": family_of(name).trunk_config, "depths": [1, 1], "layer_scale_init_value": 0.1}
-    model = ViTCoMerBackbone(tiny_config(**small | fields))
-    wake_up(model)
-    return model.eval()
-
-
-def maps(model: nn.Module) -> tuple[torch.Tensor, ...]:
-    with torch.no_grad():
-        return model(images(64, 96)).feature_maps
-
-
-def loss_of(model: nn.Module) -> torch.Tensor:
-    return sum(feature_map.square().mean() for feature_map in model(images(64, 96)).feature_maps)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:

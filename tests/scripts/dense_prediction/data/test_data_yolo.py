@@ -64,7 +64,7 @@ def cvat(folder: Path) -> YoloOptions:
 
 def beside(folder: Path) -> YoloOptions:
     """Text files in the pictures' own folder, as the first YOLO tools had them."""
-    write(folder / "dataset.yaml", "train: /home/somebody/mine/train\nval: val\nnames: [person, no]\n")
+    write(folder / "dataset.yaml", "train: /content/mine/train\nval: val\nnames: [person, no]\n")
     return pictures(folder, "{split}", "val")
 
 

@@ -8,7 +8,7 @@ from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
 from dense_prediction.command_line import run, without_their_progress_bars
-from dense_prediction.data.findings import describe_skipped
+from dense_prediction.data.inspection.findings import describe_skipped
 from dense_prediction.data.samples import Split
 from dense_prediction.errors import UserError
 from dense_prediction.failures import explained

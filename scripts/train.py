@@ -33,7 +33,7 @@ are relative to the folder that the command runs in; label lists and bases, to t
 
 def report(training_run: "TrainingRun") -> None:
     """Name all that a person wants to find."""
-    from dense_prediction.data.findings import describe_skipped
+    from dense_prediction.data.inspection.findings import describe_skipped
     from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 
     output, state = training_run.output, training_run.state

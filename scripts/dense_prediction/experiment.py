@@ -17,8 +17,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .batches.streams import EvaluationSet, TrainingStream, evaluation_loader
 from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
-from .data.findings import check, describe, warn_of_limits, warn_of_skipped
-from .data.inspection import Facts, Inspection, inspect
+from .data.inspection.findings import check, describe, warn_of_limits, warn_of_skipped
+from .data.inspection.looking import Facts, Inspection, inspect
 from .data.loading import load_data
 from .data.samples import Split, Stream
 from .errors import UserError

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from dense_prediction.data.findings import check as check_look
-from dense_prediction.data.findings import describe
-from dense_prediction.data.inspection import inspect
+from dense_prediction.data.inspection.findings import check as check_look
+from dense_prediction.data.inspection.findings import describe
+from dense_prediction.data.inspection.looking import inspect
 from dense_prediction.data.loading import Data, load_data
 from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import IGNORE_INDEX, VOID, Sample

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dense_prediction.data import inspection
 from dense_prediction.data.annotations.semantic_maps import SemanticIds
-from dense_prediction.data.findings import check, describe
 from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.formats.voc import VocOptions
-from dense_prediction.data.inspection import Inspection, inspect
+from dense_prediction.data.inspection import looking
+from dense_prediction.data.inspection.findings import check, describe
+from dense_prediction.data.inspection.looking import Inspection, inspect
 from dense_prediction.data.loading import load_data
 from dense_prediction.data.options import DataOptions
 from dense_prediction.data.samples import IGNORE_INDEX, VOID
@@ -259,7 +259,7 @@ def test_a_sample_from_all_over_is_looked_at(tmp_path: Path, monkeypatch: pytest
     """So many masks, or as many as there is time for; and it is said."""
     maps = [stripes(0, 0)] * 15 + [stripes(0, 1)] * 15
     options = write_folders(tmp_path, maps, [stripes(0, 1)])
-    monkeypatch.setattr(inspection, "MOST_FILES", 10)
+    monkeypatch.setattr(looking, "MOST_FILES", 10)
     found = looked(options, SEMANTIC)
     assert (found.facts["train_split"].looked_at, found.facts["train_split"].is_whole) == (10, False)
     assert 0 < found.facts["train_split"].by_class["crack"] < 10 * SIDE * SIDE / 2
@@ -267,12 +267,12 @@ def test_a_sample_from_all_over_is_looked_at(tmp_path: Path, monkeypatch: pytest
     data, clock = load_data(options, SEMANTIC), iter(range(100))
     ids = SemanticIds.of(options, data.labels)
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert len(inspection.look(data.train, skip=False, seconds=4, ids=ids).glances) == 5
+    assert len(looking.look(data.train, skip=False, seconds=4, ids=ids).glances) == 5
 
 
 def test_a_class_that_is_not_seen_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as there is time."""
-    monkeypatch.setattr(inspection, "MOST_FILES", 2)
+    monkeypatch.setattr(looking, "MOST_FILES", 2)
     options = write_folders(tmp_path, [stripes(0)] * 29 + [stripes(0, 1)], [stripes(0, 1)] * 5)
     found = looked(options, SEMANTIC).facts
     assert found["train_split"].by_class["crack"] == SIDE * SIDE / 2
@@ -286,7 +286,7 @@ def test_bad_masks_take_no_more_time_than_there_is(tmp_path: Path, monkeypatch: 
         mask.write_bytes(b"no picture")
     data, clock = load_data(options, SEMANTIC), iter(range(100))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert inspection.look(data.train, skip=True, seconds=4).bad == 5
+    assert looking.look(data.train, skip=True, seconds=4).bad == 5
 
 
 def test_of_a_part_nobody_is_sure(
@@ -296,7 +296,7 @@ def test_of_a_part_nobody_is_sure(
     options = write_folders(tmp_path, [stripes(0)] * 9 + [stripes(0, 1)], [stripes(0, 1)])
     clock = iter(range(100))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(inspection, "SECONDS", 2)
+    monkeypatch.setattr(looking, "SECONDS", 2)
     looked(options, SEMANTIC)
     assert "no pixel of crack (looked at 2 of 10 masks)" in warnings_of(caplog)
 
@@ -305,7 +305,7 @@ def test_of_a_stream_the_first_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody knows what comes later."""
-    monkeypatch.setattr(inspection, "MOST_FILES", 2)
+    monkeypatch.setattr(looking, "MOST_FILES", 2)
     facts = looked(write_object_stream(tmp_path, [[]] * 5, GOOD), DETECTION).facts["train_split"]
     assert (facts.pictures, facts.looked_at, facts.is_whole) == (None, 2, False)
     assert "nothing to be learnt was seen (looked at 2 of a stream)" in warnings_of(caplog)

@@ -15,9 +15,9 @@ from PIL import Image
 import predict
 from dense_prediction import load_model
 from dense_prediction.batches.types import Batch, PredictionOptions
-from dense_prediction.data.findings import warn_of_limits
 from dense_prediction.data.formats.coco import CocoOptions
-from dense_prediction.data.inspection import Facts
+from dense_prediction.data.inspection.findings import warn_of_limits
+from dense_prediction.data.inspection.looking import Facts
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.metrics.detection import DetectionMetric, InstanceMetric
 from dense_prediction.evaluation.tasks import TASKS

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..tasks import Task
-from .annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions, may_be_white
-from .bad_samples import BadSample, refuse_unless
-from .loading import Data
-from .options import DataOptions
-from .samples import Glance, Split, Stream
+from ...tasks import Task
+from ..annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions, may_be_white
+from ..bad_samples import BadSample, refuse_unless
+from ..loading import Data
+from ..options import DataOptions
+from ..samples import Glance, Split, Stream
 
 
 SECONDS = 24.0

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Iterator, Mapping
 
-from ..errors import UserError
-from .annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions
-from .bad_samples import HINT
-from .inspection import Facts, Inspection
-from .options import DataOptions, some
+from ...errors import UserError
+from ..annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions
+from ..bad_samples import HINT
+from ..options import DataOptions, some
+from .looking import Facts, Inspection
 
 
 _logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""A look at the data before the first step, and what follows from it."""

@@ -9,6 +9,10 @@ from ..options import Tree
 
 
 RESULTS = "results.json"
+RECIPE = "recipe.yaml"
+"""Written before the first step, with the reason beside each value that was derived."""
+STATE_FILE = "state.json"
+"""Of a checkpoint: what it goes on with beside its weights."""
 BEST_MODEL = "best_model"
 
 OF_ONE_START = ("resume", "overwrite")
@@ -27,12 +31,25 @@ def written_recipe(folder: Path) -> Tree:
         recipe = content["recipe"]
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} is a folder without {RESULTS}, which a training writes at its first evaluation: give a recipe, "
-            "or the output folder of a run"
+            f"{folder} is a folder without {RESULTS}, which a training writes at its first evaluation, and without "
+            f"{RECIPE}: give a recipe, or the output folder of a run"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} says no recipe: give the one that the run was started with") from error
     return {key: value for key, value in recipe.items() if key not in OF_ONE_START}
+
+
+def checkpointed_recipe(checkpoint: Path) -> Tree:
+    """What the run that wrote a checkpoint has written down of its recipe, with its name.
+
+    Raises:
+        UserError: it is no checkpoint, or damaged.
+    """
+    path = checkpoint / STATE_FILE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"resume={checkpoint} is no checkpoint: {path} says no recipe ({error})") from error
 
 
 def model_in(source: str | Path) -> str | Path:

@@ -1,0 +1,47 @@
+"""All rules in the order in which they are asked: each sees what those before it have said."""
+
+from . import rules_of_pictures as pictures
+from . import rules_of_steps as steps
+from .case import Rule
+
+
+OF_PICTURES: tuple[Rule, ...] = (
+    pictures.base_size,
+    pictures.crop_size,
+    pictures.shortest_edges,
+    pictures.longest_edge,
+    pictures.evaluation_resize,
+    pictures.scale,
+    pictures.crop_first,
+    pictures.flip,
+    pictures.num_queries,
+    pictures.max_detections,
+    pictures.freeze_trunk,
+    pictures.hidden_size,
+)
+"""Before the step is measured, which they make."""
+
+OF_STEPS: tuple[Rule, ...] = (
+    steps.mixed_precision,
+    steps.batch_size,
+    steps.gradient_accumulation,
+    steps.samples_per_step,
+    steps.max_validation_samples,
+    steps.steps,
+    steps.learning_rate,
+    steps.warmup_steps,
+    steps.log_every,
+    steps.evaluate_every,
+    steps.checkpoint_every,
+    steps.early_stopping,
+    steps.workers,
+)
+"""After it."""
+
+RULES = OF_PICTURES + OF_STEPS
+
+
+def markdown() -> str:
+    """The table of the documentation."""
+    rows = [f"| `{rule.key}` | {rule.about} | {rule.bounds} |" for rule in RULES]
+    return "\n".join(["| setting | rule | bounds |", "|---|---|---|", *rows])

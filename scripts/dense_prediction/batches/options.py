@@ -42,7 +42,16 @@ class TransformOptions:
     )
     size_divisor: Positive = Field(default=1, description="batches are padded to a height and width that this divides")
     flip: Fraction = Field(default=0.5, description="probability of a horizontal flip")
-    photometric: bool = Field(default=True, description="jitter brightness, contrast, saturation and hue")
+    vertical_flip: Fraction = Field(
+        default=0.0, description="probability of a vertical flip, for pictures without an up and a down"
+    )
+    rotate: Literal["none", "quarter_turns"] = Field(
+        default="none", description="turn a training image by 0, 90, 180 or 270 degrees, each as often"
+    )
+    photometric: bool | Literal["light", "standard", "strong"] = Field(
+        default=True,
+        description="jitter brightness, contrast, saturation and hue: light, standard (which is true), strong, false",
+    )
     image_mean: tuple[float, float, float] = Field(
         default=(0.485, 0.456, 0.406), description="mean of R, G, B in 0..1"
     )

@@ -19,6 +19,15 @@ CROP_ATTEMPTS = 10
 SHORTEST_EDGES_BEFORE_CROP = (400, 500, 600)
 SHORTEST_CROP, LONGEST_CROP = 384, 600
 
+PHOTOMETRIC = {
+    "light": (16 / 255, 0.25, 0.25, 0.025),
+    "standard": (32 / 255, 0.5, 0.5, 0.05),
+    "strong": (64 / 255, 0.8, 0.8, 0.1),
+}
+"""By how much brightness, contrast, saturation and hue (1 is a full circle) are changed at most. Standard is what the
+usual recipes of semantic segmentation have: +-32 of 255, +-50 %, +-50 %, +-18 degrees; light is half of it, and strong
+twice, but that contrast is never taken away altogether."""
+
 SMALLEST_SIDE = 1.0
 """Pixels; of a box with a shorter side nothing is left to see."""
 
@@ -45,7 +54,8 @@ class EvaluationTransform:
 
 
 class TrainingTransform:
-    """Random size, crop, flip and colours, then normalisation. Draws from torch's global CPU generator only.
+    """Random turn, size, crop, flips and colours, then normalisation. Draws from torch's global CPU generator only,
+    and nothing for what a recipe does not ask for.
 
     Crowds, and instances and segments of which no pixel is left, are taken out. Where there are masks, a box is drawn
     anew round what is left of its mask.
@@ -56,12 +66,14 @@ class TrainingTransform:
         sizing = {"jitter": self._jittered, "shortest_edge": self._to_shortest_edge, "fixed": self._to_fixed_size}
         self.change_size = sizing[recipe.resize]
         self.flip = v2.RandomHorizontalFlip(recipe.flip)
-        # The strengths of the usual recipes of semantic segmentation: +-32 of 255, +-50 %, +-50 %, +-18 degrees.
-        self.color = v2.ColorJitter(32 / 255, 0.5, 0.5, 0.05) if recipe.photometric else v2.Identity()
+        self.vertical_flip = v2.RandomVerticalFlip(recipe.vertical_flip) if recipe.vertical_flip else v2.Identity()
+        self.color = _color_jitter(recipe.photometric)
 
     def __call__(self, sample: Sample) -> Example:
         size = tuple(sample["image"].shape[-2:])
-        moved = self.flip(self.change_size(sample))
+        # Turned before it is cropped, so that all crops have the size that was asked for.
+        turned = turn(sample, int(torch.randint(4, ()))) if self.recipe.rotate == "quarter_turns" else sample
+        moved = self.vertical_flip(self.flip(self.change_size(turned)))
         moved["image"] = self.color(moved["image"])
         return _to_example(_without_leftovers(moved), size, self.recipe)
 
@@ -87,6 +99,31 @@ class TrainingTransform:
 
     def _to_fixed_size(self, sample: Sample) -> Sample:
         return v2.Resize(list(self.recipe.needed_crop_size()))(sample)
+
+
+def _color_jitter(photometric: bool | str) -> v2.Transform:
+    """The jitter of colours that a recipe asks for; `True` is what it was before there were strengths."""
+    strength = "standard" if photometric is True else photometric
+    return v2.ColorJitter(*PHOTOMETRIC[strength]) if strength else v2.Identity()
+
+
+def turn(sample: Sample, quarters: int) -> Sample:
+    """The image turned counterclockwise by so many times 90 degrees, with its maps, masks and boxes, to the pixel."""
+    # Not v2.RandomRotation, which samples anew and computes a box from rounded sines.
+    for _ in range(quarters):
+        sample = {key: _quarter_turn(value) for key, value in sample.items()}
+    return sample
+
+
+def _quarter_turn(value: Any) -> Any:
+    if isinstance(value, tv_tensors.BoundingBoxes):
+        height, width = value.canvas_size
+        left, top, right, bottom = value.unbind(1)
+        boxes = torch.stack([top, width - right, bottom, width - left], 1)
+        return tv_tensors.wrap(boxes, like=value, canvas_size=(width, height))
+    if isinstance(value, tv_tensors.TVTensor):
+        return tv_tensors.wrap(value.rot90(1, (-2, -1)), like=value)  # (..., H, W) -> (..., W, H)
+    return value
 
 
 def evaluation_size(recipe: TransformOptions, size: Size) -> Size:

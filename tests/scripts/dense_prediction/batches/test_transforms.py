@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from dense_prediction.batches import transforms
@@ -319,6 +320,115 @@ def test_segments_stay_with_the_picture(name: str) -> None:
             assert ((grey[seen] - labels[moved[seen]]).abs() <= 2).float().mean() > 0.6
         counts.add(len(labels))
     assert max(counts) == CROWD
+
+
+STILL = {"base_size": (2, 3), "scale": (1, 1), "flip": 0.0, "photometric": False}
+PLAIN = {"image_mean": (0, 0, 0), "image_std": (1, 1, 1)}
+
+
+def numbered(**columns: Any) -> Sample:
+    """2 x 3 pixels with the values 0, 1, 2 / 3, 4, 5, and what else a sample has."""
+    image = torch.arange(6, dtype=torch.uint8).view(1, 2, 3).expand(3, -1, -1)
+    return {"image": tv_tensors.Image(image), "name": "x", "image_id": 0} | columns
+
+
+def grey(example: dict[str, Any]) -> list[list[int]]:
+    return (example["pixel_values"][0] * 255).round().int().tolist()
+
+
+def boxed(*boxes: list[float]) -> Sample:
+    found = tv_tensors.BoundingBoxes(torch.tensor(boxes), format="XYXY", canvas_size=(2, 3))
+    labels = torch.arange(len(boxes))
+    return numbered(boxes=found, labels=labels, is_crowd=labels < 0, areas=torch.ones(len(boxes)))
+
+
+TURNS = [
+    ([[0, 1, 2], [3, 4, 5]], [0, 0.25, 1.5, 2]),
+    ([[2, 5], [1, 4], [0, 3]], [0.25, 1.5, 2, 3]),
+    ([[5, 4, 3], [2, 1, 0]], [1.5, 0, 3, 1.75]),
+    ([[3, 0], [4, 1], [5, 2]], [0, 0, 1.75, 1.5]),
+]
+"""The pixels of `numbered` and a box of it, (0, 0.25, 1.5, 2), after 0 to 3 quarter turns counterclockwise."""
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_turn_moves_every_pixel_and_every_side_of_a_box(quarters: int) -> None:
+    pixels, box = TURNS[quarters]
+    ids = torch.arange(6).view(2, 3)
+    sample = boxed([0, 0.25, 1.5, 2]) | {"semantic_map": tv_tensors.Mask(ids), "masks": tv_tensors.Mask(ids[None] > 2)}
+    turned = transforms.turn(sample, quarters)
+    assert turned["image"].tolist() == [pixels] * 3
+    assert turned["semantic_map"].tolist() == pixels
+    assert turned["masks"].int().tolist() == [[[int(value > 2) for value in row] for row in pixels]]
+    assert turned["boxes"].tolist() == [box]
+    assert turned["boxes"].canvas_size == turned["image"].shape[-2:]
+    assert {key: type(value) for key, value in turned.items()} == {key: type(value) for key, value in sample.items()}
+
+
+def test_quarter_turns_come_as_often_and_keep_the_size_of_the_crop() -> None:
+    """Fitted into 2 x 3 whichever way it lies, and padded to 3 x 3."""
+    recipe = TransformOptions(**STILL, **PLAIN, crop_size=(3, 3), rotate="quarter_turns")
+    torch.manual_seed(0)
+    transform = TrainingTransform(recipe)
+    found = [
+        transform(numbered(semantic_map=tv_tensors.Mask(torch.arange(6).view(2, 3))))["semantic_map"]
+        for _ in range(80)
+    ]
+    assert {tuple(ids.shape) for ids in found} == {(3, 3)}
+    seen = [[[i for i in row if i != IGNORE_INDEX] for row in ids.tolist()] for ids in found]
+    counts = [sum([row for row in ids if row] == pixels for ids in seen) for pixels, _ in TURNS]
+    assert sum(counts) == 80
+    assert min(counts) >= 10
+
+
+def test_a_vertical_flip_moves_pixels_and_boxes() -> None:
+    recipe = TransformOptions(**STILL, **PLAIN, crop_size=(2, 3), vertical_flip=1.0)
+    example = TrainingTransform(recipe)(boxed([0, 0.25, 1.5, 1.5]))
+    assert grey(example) == [[3, 4, 5], [0, 1, 2]]
+    assert example["boxes"].tolist() == [[0, 0.5, 1.5, 1.75]]
+    both = TrainingTransform(dataclasses.replace(recipe, flip=1.0))(boxed([0, 0.25, 1.5, 1.5]))
+    assert grey(both) == [[5, 4, 3], [2, 1, 0]]
+    assert both["boxes"].tolist() == [[1.5, 0.5, 3, 1.75]]
+
+
+def test_boxes_are_drawn_round_turned_masks() -> None:
+    """A pixel of a mask at the top right; the box in the file is wrong and goes."""
+    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
+    mask[0, 0, 2] = True
+    recipe = TransformOptions(**STILL, crop_size=(2, 3), vertical_flip=1.0)
+    example = TrainingTransform(recipe)(boxed([0, 0, 3, 2]) | {"masks": tv_tensors.Mask(mask)})
+    assert example["boxes"].tolist() == [[2, 1, 3, 2]]
+    assert example["areas"].tolist() == [1]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.usefixtures("small_detr_crop")
+def test_what_is_not_asked_for_draws_no_random_number(name: str) -> None:
+    """The generator is left as a change of size and a horizontal flip alone leave it."""
+    recipe = dataclasses.replace(RECIPES[name], photometric=False)
+    assert (recipe.vertical_flip, recipe.rotate) == (0, "none")
+    plain = apply(recipe, instances(BOXES), 3)
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    transform = TrainingTransform(recipe)
+    moved = v2.RandomHorizontalFlip(0.5)(transform.change_size(instances(BOXES)))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(transforms._to_example(moved, (60, 90), recipe)["pixel_values"], plain["pixel_values"])
+
+
+def test_true_is_the_standard_strength_of_colours() -> None:
+    def pixels(photometric: bool | str, seed: int) -> torch.Tensor:
+        recipe = TransformOptions(**STILL | {"photometric": photometric}, crop_size=(2, 3), **PLAIN)
+        image = tv_tensors.Image(torch.tensor([[90, 130, 110], [100, 100, 120]], dtype=torch.uint8).expand(3, -1, -1))
+        return apply(recipe, {"image": image}, seed)["pixel_values"]
+
+    assert torch.equal(pixels(True, 0), pixels("standard", 0))
+    strengths = ["light", "standard", "strong"]
+    changes = [
+        torch.stack([(pixels(strength, seed) - pixels(False, seed)).abs().mean() for seed in range(40)]).mean()
+        for strength in strengths
+    ]
+    assert 0 < changes[0] < 0.7 * changes[1] < 0.7 * 0.7 * changes[2]
 
 
 def test_the_size_of_detr_training_images() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
 from .data.inspection.findings import check, describe, warn_of_limits, warn_of_skipped
 from .data.inspection.looking import Facts, Inspection, inspect
-from .data.loading import load_data
+from .data.loading import Data, load_data
 from .data.samples import Split, Stream
 from .errors import UserError
 from .evaluation.measuring import measure
@@ -39,11 +40,20 @@ from .recipes.schema import Recipe
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Data that were opened, looked at and found good before there was an experiment."""
+
+    data: Data
+    inspection: Inspection
+
+
 class Experiment:
     """A recipe and what it names: its task, its data and its head.
 
     Args:
         head: in place of the recipe's, that of a model which is only measured.
+        opened: the recipe's data, so that they are not opened again.
 
     Attributes:
         viewer: how its models look at pictures that they are measured on.
@@ -53,15 +63,15 @@ class Experiment:
         UserError: something that the recipe names is not there, or does not fit the rest.
     """
 
-    def __init__(self, recipe: Recipe, head: Head | None = None) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, head: Head | None = None, opened: Opened | None = None) -> None:
+        self.recipe, self.opened = recipe, opened
         self.task = find_task(recipe.task)
         check_views(self.task, recipe.evaluation)
         self.head = head or find_head(recipe.head.name)
         self.size_divisor = padding_divisor(self.head, recipe.transforms)
         if head is None:
             self._check_model()
-        self.data = load_data(recipe.data, self.task)
+        self.data = load_data(recipe.data, self.task) if opened is None else opened.data
         options = PredictionOptions(things=self.data.things, max_detections=recipe.evaluation.max_detections)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, options)
         self.validation = self.evaluation_set(self.data.validation)
@@ -114,8 +124,11 @@ class Experiment:
         return warn_of_skipped(where, skipped, total if most is None else min(total, most))
 
     def _inspected(self, keys: tuple[str, ...]) -> Inspection:
-        inspection = inspect(self.recipe.data, self.task, self.data, keys)
-        check(inspection, self.data.labels)
+        if self.opened is not None and self.opened.inspection.facts.keys() >= {*keys}:
+            inspection = self.opened.inspection
+        else:
+            inspection = inspect(self.recipe.data, self.task, self.data, keys)
+            check(inspection, self.data.labels)
         for line in describe(inspection, self.recipe.data, self.data.labels):
             tqdm.write(line, file=sys.stderr)
         return inspection

@@ -11,8 +11,8 @@ from ..options import Tree
 RESULTS = "results.json"
 RECIPE = "recipe.yaml"
 """Written before the first step, with the reason beside each value that was derived."""
-STATE_FILE = "state.json"
-"""Of a checkpoint: what it goes on with beside its weights."""
+CHECKPOINTS = "checkpoints"
+"""Folder of what a run goes on from."""
 BEST_MODEL = "best_model"
 
 OF_ONE_START = ("resume", "overwrite")
@@ -37,19 +37,6 @@ def written_recipe(folder: Path) -> Tree:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} says no recipe: give the one that the run was started with") from error
     return {key: value for key, value in recipe.items() if key not in OF_ONE_START}
-
-
-def checkpointed_recipe(checkpoint: Path) -> Tree:
-    """What the run that wrote a checkpoint has written down of its recipe, with its name.
-
-    Raises:
-        UserError: it is no checkpoint, or damaged.
-    """
-    path = checkpoint / STATE_FILE
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"resume={checkpoint} is no checkpoint: {path} says no recipe ({error})") from error
 
 
 def model_in(source: str | Path) -> str | Path:

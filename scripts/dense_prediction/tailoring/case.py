@@ -57,6 +57,7 @@ class Case:
         validation: pictures of the validation split; None of a stream.
         values: of the recipe as it is so far, by dotted keys: what was typed, what was derived before, and what the
             recipe for one's own data says.
+        typed: the keys of what was typed.
         device: where the run will be.
         cost: None before the step is measured.
     """
@@ -67,12 +68,17 @@ class Case:
     most: int
     validation: int | None
     values: Mapping[str, Any] = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
     device: Device = Device()
     cost: Cost | None = None
 
     def __getitem__(self, key: str) -> Any:
         """The value of a key; None where the recipe does not say."""
         return self.values.get(key)
+
+    def is_typed(self, key: str) -> bool:
+        """Whether a key, a tree that it stands in, or a part of it was typed."""
+        return any(key == typed or key.startswith(f"{typed}.") or typed.startswith(f"{key}.") for typed in self.typed)
 
     @property
     def pictures(self) -> int:

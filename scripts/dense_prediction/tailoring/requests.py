@@ -75,7 +75,20 @@ class Request:
 
     def _changes(self) -> Sequence[str]:
         """Those that can be checked before the data are recognised."""
-        return [each for each in self.overrides if self.data is None or not each.startswith("data.")]
+        changes = [each for each in self.overrides if self.data is None or not each.startswith("data.")]
+        return [*self.neutral, *changes]
+
+    @property
+    def neutral(self) -> list[str]:
+        """What the base of a task says of the length of a run, so changed that every length may be typed."""
+        if not self.is_task:
+            return []
+        log_every = next((each for each in self.overrides if each.startswith("training.log_every=")), "=1")
+        fields = {"optimization.warmup_steps": "0", "training.log_every": "1"}
+        fields["training.checkpoint_every"] = log_every.partition("=")[2]
+        if "training.epochs" in self.typed:
+            fields["training.steps"] = "null"
+        return [f"{key}={value}" for key, value in fields.items() if key not in self.typed]
 
     def _check_data_keys(self) -> None:
         """Which of them the format of the data has, is known when they are."""

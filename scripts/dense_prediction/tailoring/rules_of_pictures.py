@@ -146,10 +146,38 @@ def crop_first(case: Case) -> Derived | None:
     return 0.0, "crops of 384 to 600 pixels are for photographs of COCO's size"
 
 
-@rule("transforms.flip", "0 where a class is called left or right, else every other picture", "0 or 0.5")
+@rule("transforms.flip", "every other picture, but none where a class is called left or right", "0 or 0.5")
 def flip(case: Case) -> Derived | None:
-    sided = [label for label in case.labels if re.search(r"(^|[^a-z])(left|right)($|[^a-z])", label.lower())]
-    return (0.0, f"{sided[0]} would become its contrary") if sided else None
+    sided = sided_class(case)
+    return (0.0, f"{sided} would become its contrary") if sided else None
+
+
+@rule(
+    "transforms.vertical_flip",
+    "every other picture, where pictures have no up and no class is left or right",
+    "0 or 0.5",
+)
+def vertical_flip(case: Case) -> Derived | None:
+    return (0.5, NO_UP) if can_be_turned(case) else None
+
+
+@rule("transforms.rotate", "quarter turns, where pictures have no up and no class is left or right", "")
+def rotate(case: Case) -> Derived | None:
+    return ("quarter_turns", NO_UP) if can_be_turned(case) else None
+
+
+NO_UP = "above and below look alike, in the pictures and in what is annotated"
+
+
+def sided_class(case: Case) -> str | None:
+    """The first class whose name tells left from right."""
+    words = re.compile(r"(^|[^a-z])(left|right)($|[^a-z])")
+    return next((label for label in case.labels if words.search(label.lower())), None)
+
+
+def can_be_turned(case: Case) -> bool:
+    """Whether pictures stay what they are when they are turned or stand on their heads."""
+    return not case.traits.has_up and sided_class(case) is None
 
 
 QUERIES = {
@@ -164,7 +192,14 @@ QUERIES = {
     "conditional_detr": "head.config.num_queries",
 }
 """Where each head says how many objects it can find."""
-USUAL = {"deformable_detr": 300, "rt_detr": 300, "rt_detr_v2": 300, "d_fine": 300, "deimv2": 300, "conditional_detr": 300}
+USUAL = {
+    "deformable_detr": 300,
+    "rt_detr": 300,
+    "rt_detr_v2": 300,
+    "d_fine": 300,
+    "deimv2": 300,
+    "conditional_detr": 300,
+}
 OTHERS = 100
 
 
@@ -208,7 +243,10 @@ def freeze_trunk(case: Case) -> Derived | None:
     if case.pictures < FEW:
         return True, f"{case.pictures} pictures are too few to change the trunk by"
     if is_thin(case):
-        return True, f"of thin things its cells keep an IoU of {case.traits.kept_by_cells:.2f}; the pyramid learns them"
+        return (
+            True,
+            f"of thin things its cells keep an IoU of {case.traits.kept_by_cells:.2f}; the pyramid learns them",
+        )
     return None
 
 

@@ -103,15 +103,18 @@ def steps(case: Case) -> Derived | None:
     by_pictures = round(max(FEWEST_STEPS[False], clamp(USUAL_STEPS, fewest, most)))
     passes = by_pictures * case.samples_per_step / case.pictures
     shown = f"{case.pictures:,} pictures, each {passes:.0f} times"
-    if not case.device.is_cpu:
-        return by_pictures, shown
-    in_time = steps_in_time(case)
+    in_time = max(steps_in_time(case), warmup_that_was_typed(case) + 1) if case.device.is_cpu else by_pictures
     if by_pictures <= in_time:
         return by_pictures, shown
     return in_time, (
         f"{MINUTES:.0f} minutes on this CPU, {step_seconds(case):.1f} s a step; by its {case.pictures:,} pictures it "
         f"would be {by_pictures:,}"
     )
+
+
+def warmup_that_was_typed(case: Case) -> int:
+    """Steps, 0 if none was."""
+    return case["optimization.warmup_steps"] if case.is_typed("optimization.warmup_steps") else 0
 
 
 def step_seconds(case: Case) -> float:
@@ -144,20 +147,24 @@ def learning_rate(case: Case) -> Derived | None:
     frozen = FROZEN if case["backbone.freeze_trunk"] else 1.0
     batch = max(1.0, math.sqrt(case.samples_per_step / SAMPLES))
     trunk = "a frozen trunk" if case["backbone.freeze_trunk"] else "a trunk that learns"
-    return two_digits(base * frozen * batch), f"{case['head.name']} on {trunk}, {case.samples_per_step} pictures a step"
+    return two_digits(
+        base * frozen * batch
+    ), f"{case['head.name']} on {trunk}, {case.samples_per_step} pictures a step"
 
 
 @rule("optimization.warmup_steps", "a twentieth of the run", "1 to 500, and fewer than the steps")
 def warmup_steps(case: Case) -> Derived | None:
-    count = case["training.steps"]
-    if count is None:
-        return None
+    count = run_length(case)
     return int(clamp(round(count / 20), min(1, count - 1), 500)), f"a twentieth of {count:,} steps"
 
 
 @rule("training.log_every", "about sixty points of the loss curve", "1 to 50")
 def log_every(case: Case) -> Derived | None:
-    return int(clamp(run_length(case) // 60, 1, 50)), "about sixty points of the loss curve"
+    wanted = int(clamp(run_length(case) // 60, 1, 50))
+    if case.is_typed("training.checkpoint_every"):  # which has to be a multiple
+        every = case["training.checkpoint_every"]
+        wanted = next(divisor for divisor in range(wanted, 0, -1) if every % divisor == 0)
+    return wanted, "about sixty points of the loss curve"
 
 
 @rule("training.evaluate_every", "four times in a run on a CPU, twelve times elsewhere", "")
@@ -184,6 +191,17 @@ def run_length(case: Case) -> int:
     if case["training.steps"] is not None:
         return case["training.steps"]
     return math.ceil(case["training.epochs"] * case.pictures / case.samples_per_step)
+
+
+@rule(
+    "transforms.photometric",
+    "light where each picture is seen less than 10 times, strong where more than 100 times, else standard",
+    "",
+)
+def photometric(case: Case) -> Derived | None:
+    passes = run_length(case) * case.samples_per_step / case.pictures
+    strength = "light" if passes < 10 else "strong" if passes > 100 else "standard"
+    return strength, f"each picture is seen {passes:.0f} times"
 
 
 @rule("data.workers", "none on a CPU, whose cores compute; else one for each core but one", "0 to 8")

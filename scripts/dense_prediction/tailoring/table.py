@@ -14,6 +14,8 @@ OF_PICTURES: tuple[Rule, ...] = (
     pictures.scale,
     pictures.crop_first,
     pictures.flip,
+    pictures.vertical_flip,
+    pictures.rotate,
     pictures.num_queries,
     pictures.max_detections,
     pictures.freeze_trunk,
@@ -34,6 +36,7 @@ OF_STEPS: tuple[Rule, ...] = (
     steps.evaluate_every,
     steps.checkpoint_every,
     steps.early_stopping,
+    steps.photometric,
     steps.workers,
 )
 """After it."""

@@ -5,7 +5,7 @@ the model's own random numbers. So a run goes on from a checkpoint exactly as if
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -27,12 +27,14 @@ from ..batches.types import Batch, names_of
 from ..data.samples import Stream
 from ..errors import UserError, named
 from ..evaluation.metrics.metric import Number, Numbers
-from ..experiment import Experiment
+from ..experiment import Experiment, Opened
 from ..failures import SMALLER_PICTURES, check_loss, explained
 from ..models.building import encoder_of
 from ..models.heads import find_head
 from ..models.saved_models import save_model
+from ..recipes.recipe_file import read_settings, write_recipe
 from ..recipes.schema import Recipe
+from ..recipes.settings import Setting
 from ..seeds import seed_step
 from .checkpoints import FOLDER, last_checkpoint, restore, save_checkpoint
 from .ema import build_average
@@ -52,18 +54,24 @@ from .trackers import check_trackers, flat_numbers, start_trackers
 
 
 class TrainingRun:
-    """Everything one run needs, and the loop over it."""
+    """Everything one run needs, and the loop over it.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        settings: what of the recipe follows from the data, and why; a run that goes on has those of its folder.
+        opened: the data, if they have been opened.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Sequence[Setting] = (), opened: Opened | None = None) -> None:
         self.recipe = recipe
         self.output = Path(recipe.output)
         check_trackers(recipe.training.trackers)
         self.accelerator = build_accelerator(recipe)
         checkpoint = find_checkpoint(recipe)
+        self.settings = settings or (read_settings(self.output) if is_inside(checkpoint, self.output) else ())
         if self.is_main and checkpoint is None:  # a resumed run cannot follow the advice any more
             warn_of_step_size(recipe.training, self.accelerator.num_processes)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
-            self.experiment = Experiment(recipe)
+            self.experiment = Experiment(recipe, opened=opened)
         self.experiment.look_at_data("train_split", "validation_split")
         self.recipe = recipe = self.experiment.recipe
         self.state = self._read_state(checkpoint)
@@ -94,6 +102,7 @@ class TrainingRun:
                 clear_output(self.output, own_names(self.recipe))
                 if checkpoint is not None:
                     carry_best(checkpoint, self.output)
+            write_recipe(self.output, self.recipe, self.settings)
         self.accelerator.wait_for_everyone()
         if checkpoint is None or is_inside(checkpoint, self.output / FOLDER):
             return checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..atomic_files import LEFTOVERS, discard_folder, replace_folder, write_text
 from ..errors import UserError
-from ..recipes.runs import BEST_MODEL, RESULTS
+from ..recipes.runs import BEST_MODEL, RECIPE, RESULTS
 from .checkpoints import FOLDER, OWN_NAME
 from .run_state import STATE_FILE
 from .trackers import PROJECT
@@ -27,7 +27,7 @@ PICTURES = "predictions"
 LOGS = "logs"
 """Folder for trackers that write files."""
 
-MADE = (FOLDER, BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, RESULTS)
+MADE = (FOLDER, BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, RECIPE, RESULTS)
 """By every run of `scripts/train.py`."""
 MADE_BY_TRAINER = (
     PICTURE,

@@ -9,8 +9,10 @@ from typing import Any
 
 from ..atomic_files import write_text
 from ..errors import UserError
-from ..recipes.runs import STATE_FILE
 from ..recipes.schema import Recipe
+
+
+STATE_FILE = "state.json"
 
 
 @dataclass

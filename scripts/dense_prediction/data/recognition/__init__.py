@@ -26,16 +26,25 @@ def recognize(source: str, task: Task) -> Found:
     """Stub."""
     root = Path(source)
     if task.name == "semantic_segmentation":
-        places = {field: {split: f"{field}/{split}" for split in ("train", "validation")} for field in ("images", "masks")}
+        places = {
+            field: {split: f"{field}/{split}" for split in ("train", "validation")} for field in ("images", "masks")
+        }
         labels = ["background", "foreground"]
-        return Found({"path": str(root), "format": "folders", "labels": labels} | places, "folders of images and masks")
+        return Found(
+            {"path": str(root), "format": "folders", "labels": labels} | places, "folders of images and masks"
+        )
     files = sorted(root.glob("*.json"))
-    splits = {"train": next(f for f in files if "train" in f.name), "validation": next(f for f in files if re.search("val", f.name))}
+    splits = {
+        "train": next(f for f in files if "train" in f.name),
+        "validation": next(f for f in files if re.search("val", f.name)),
+    }
     return Found(
         {
             "path": str(root),
             "format": "coco",
-            "images": {split: next(n for n in (split, "val", "valid", "images") if (root / n).is_dir()) for split in splits},
+            "images": {
+                split: next(n for n in (split, "val", "valid", "images") if (root / n).is_dir()) for split in splits
+            },
             "annotations": {split: file.name for split, file in splits.items()},
         },
         "COCO JSON",

@@ -1,0 +1,138 @@
+"""A step of learning and one of measuring on the device, for their seconds and their memory."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import islice
+
+import psutil
+import torch
+from accelerate import PartialState
+from accelerate.utils import send_to_device
+from transformers import PreTrainedModel
+
+from ..batches.streams import evaluation_loader, training_loader
+from ..batches.types import Batch
+from ..errors import UserError
+from ..experiment import Experiment, Opened
+from ..failures import is_out_of_memory
+from ..recipes.schema import Recipe
+from .case import Cost, Device
+
+
+BATCHES = (2, 4)
+"""Two sizes, of which the memory of each picture more follows."""
+FIRST = 100
+"""Samples of the validation split among which there has to be a good one."""
+GIB = 2**30
+
+
+def find_device() -> Device:
+    """What this process would compute on."""
+    state = PartialState()
+    kind = state.device.type
+    if kind == "cuda":
+        memory, _ = torch.cuda.mem_get_info(state.device)
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        memory, has_bf16 = psutil.virtual_memory().available, kind == "cpu"
+    cores = torch.get_num_threads() if kind == "cpu" else psutil.cpu_count() or 1
+    return Device(kind, cores, memory / GIB, has_bf16, state.num_processes)
+
+
+def measure_cost(recipe: Recipe, opened: Opened, device: Device) -> Cost:
+    """Learn and measure a picture or two with a model that is thrown away. What a run draws later stays as it is.
+
+    Raises:
+        UserError: the backbone or the head cannot be built, or a single picture is too large for the device.
+    """
+    # The weights of a head that is taken over are as slow as random ones.
+    head = dataclasses.replace(recipe.head, checkpoint=None)
+    bench = _Bench(Experiment(dataclasses.replace(recipe, head=head), opened=opened))
+    try:
+        return bench.measure(device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "out of memory in a step of two pictures: make them smaller with transforms.crop_size=[HEIGHT, WIDTH]"
+        ) from error
+
+
+class _Bench:
+    """A model on the device, and batches for it."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.device = experiment, PartialState().device
+        self.model: PreTrainedModel = experiment.build_model().to(self.device).train()
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-8)
+
+    def measure(self, device: Device) -> Cost:
+        small, large = (self._batch(size) for size in ((1, 2) if device.is_cpu else BATCHES))
+        precisions = ["no", "bf16"] if device.has_bf16 else ["no"]
+        for name in precisions:
+            self._learn(small, name)  # what is done once: buffers, kernels, the optimizer's state
+        seconds = {name: self._timed(partial(self._learn, large, name)) / _size(large) for name in precisions}
+        before = self._memory(small, precisions[-1])
+        each = max(0.0, self._memory(large, precisions[-1]) - before) / (_size(large) - _size(small))
+        return Cost(seconds, self._evaluation(), max(0.0, before - _size(small) * each), each)
+
+    def _batch(self, size: int) -> Batch:
+        stream = self.experiment.training_stream()
+        return next(iter(training_loader(stream, range(size), size, 0, self.experiment.size_divisor)))
+
+    def _learn(self, batch: Batch, precision: str) -> None:
+        with self._autocast(precision):
+            loss = self.model(**self.experiment.loss_inputs(send_to_device(batch, self.device))).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _evaluation(self) -> float:
+        """Seconds of one picture of the validation split, with the metric."""
+        experiment, metric = self.experiment, self.experiment.new_metric()
+        (batch,) = islice(
+            evaluation_loader(
+                experiment.validation, range(min(FIRST, len(experiment.validation))), 0, 1, experiment.size_divisor
+            ),
+            1,
+        )
+        images = batch | {name: batch[name].to(self.device) for name in ("pixel_values", "pixel_mask")}
+
+        @torch.no_grad()
+        def look() -> None:
+            (found,) = experiment.viewer.predict(self.model, images)
+            metric.update(found, batch["targets"][0])
+
+        self.model.eval()
+        return self._timed(look)
+
+    def _autocast(self, precision: str) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        work()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _memory(self, batch: Batch, precision: str) -> float:
+        """GiB that a step holds at its peak; 0 on a CPU, which keeps no record."""
+        if self.device.type != "cuda":
+            return 0.0
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._learn(batch, precision)
+        self._wait()
+        return torch.cuda.max_memory_allocated(self.device) / GIB
+
+
+def _size(batch: Batch) -> int:
+    return len(batch["targets"])

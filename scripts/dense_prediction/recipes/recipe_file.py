@@ -1,4 +1,4 @@
-"""`recipe.yaml` in the output folder of a run: all that the run goes by, and why where it was derived from the data."""
+"""`recipe.yaml` in a run's output folder: all that the run goes by, and why where it follows from the data."""
 
 import dataclasses
 import json

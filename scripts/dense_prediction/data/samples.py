@@ -49,7 +49,8 @@ class Glance:
 class UncheckedSplit(Protocol):
     """What a format reads: a finite set of samples in any order, of which a bad one raises `BadSample`.
 
-    With a method `glance`, from an index to a `Glance` or `BadSample`, it can be looked at before a training.
+    With a method `glance`, from an index to a `Glance` or `BadSample`, it can be looked at before a training; with
+    `picture_names`, the name of each picture below its folder, a share of it stays the same when pictures are added.
     """
 
     def __len__(self) -> int: ...

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +30,9 @@ _logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio writes before the name of a file that was uploaded."""
+
 BAD = "bad"
 """The field of an image whose entry is a bad one, which says why."""
 
@@ -35,6 +40,10 @@ BAD = "bad"
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class CocoJsonOptions(SplitPlaces, ObjectsOptions):
     annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
+    file_names: Literal["paths", "last_parts"] = Field(
+        default="paths",
+        description="how the JSON names images: by paths below their folder, or the last parts of paths count alone",
+    )
 
 
 class CocoImages:
@@ -140,15 +149,20 @@ class CocoFile(CocoImages):
         _pass_over(message, skip)
 
 
-def image_path(folder: Path, fields: Fields) -> Path:
-    """Where an image is.
+def image_path(folder: Path, fields: Fields, file_names: str = "paths") -> Path:
+    """Where an image is, by its name as `data.file_names` says.
 
     Raises:
         BadSample: its entry is bad, or its file name is none.
     """
     if BAD in fields:
         raise BadSample(fields[BAD])
-    return locate(folder, fields["file_name"], f"image {fields['id']}")
+    name, what = fields["file_name"], f"image {fields['id']}"
+    if file_names == "paths" or not isinstance(name, str):
+        return locate(folder, name, what)
+    last = re.split(r"[/\\]", name)[-1]
+    path, uploaded = locate(folder, last, what), _UPLOADED.sub("", last)
+    return path if uploaded == last or os.path.exists(path) else locate(folder, uploaded, what)
 
 
 def is_left_out(fields: Fields, left_out: Collection[int]) -> bool:

@@ -166,7 +166,7 @@ def test_a_format_has_keys_of_its_own(recipe_file: Path) -> None:
     [
         (
             ["data.path=x", "data.annotations.train=a.json"],
-            "^unknown key 'data.annotations' for data.format=datasets; data.format=coco or coco_panoptic has it$",
+            "^unknown key 'data.annotations' for data.format=datasets; data.format=coco or coco_panoptic or voc has it$",
         ),
         ([*FORMATS, "data.streaming=true"], "'data.streaming' for data.format=coco; data.format=datasets has it$"),
         (["data.box_format=xyxy"], "'data.box_format' for data.format=synthetic_shapes; data.format=datasets has it$"),

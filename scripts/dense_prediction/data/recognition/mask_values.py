@@ -1,0 +1,231 @@
+"""What the values in masks stand for: classes, with names from a file where there is one, or objects."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ...options import Tree
+from ..annotations.semantic_maps import WHITE
+from ..bad_samples import BadSample
+from ..images import colours, read
+from ..options import some
+from .candidates import Candidate, classes_in_words
+from .class_files import ClassFile, find_class_file
+from .survey import Survey
+
+
+MOST_MASKS, SECONDS = 300, 20.0
+"""That are looked at, from all over the split."""
+
+MOST_COLOURS = 64
+"""That can stand for classes; pictures and masks in JPEG have more."""
+
+FAR_APART = 3
+"""How many times more ids than classes there may be, for ids to be numbers and no shades of grey."""
+
+FEWEST_OBJECTS = 5
+"""Numbers in one mask, for them to be objects and not classes where nothing says what they are."""
+
+SINGLE = 0.9
+"""The share of objects that are in one piece."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What some masks hold.
+
+    Attributes:
+        ids: in maps of one number a pixel.
+        colours: red, green and blue in all others.
+        grey: whether the numbers are shades of grey, which a palette can name.
+        most: numbers beside 0 in one mask.
+        objects: the share of masks whose numbers are as those of objects.
+        endings: of the files.
+    """
+
+    ids: frozenset[int]
+    colours: frozenset[tuple[int, int, int]]
+    grey: bool
+    most: int
+    objects: float
+    endings: frozenset[str]
+
+    @property
+    def are_objects(self) -> bool:
+        """Whether the numbers tell objects apart, and no classes."""
+        return self.most >= FEWEST_OBJECTS and self.objects >= SINGLE
+
+    @property
+    def may_be_objects(self) -> bool:
+        """Whether some mask has more than one number beside 0."""
+        return self.most > 1
+
+
+def look_at(paths: Sequence[Path]) -> Look:
+    """Read some masks from all over; those that cannot be read are met when their sample is."""
+    end = time.monotonic() + SECONDS
+    ids, found, grey, most, objects = set[int](), set[tuple[int, int, int]](), True, 0, list[bool]()
+    for path in paths[:: max(1, -(-len(paths) // MOST_MASKS))]:
+        try:
+            mask = read(path)
+        except BadSample:
+            continue
+        numbers = np.array(mask)
+        if numbers.ndim == 3:
+            levels = colours(mask, str(path)).reshape(-1, 3)
+            numbers = levels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
+            numbers = numbers.reshape(mask.height, mask.width)
+            present = np.unique(numbers).tolist()
+            found.update((number >> 16, number >> 8 & 255, number & 255) for number in present)
+        elif numbers.dtype.kind in "biu":
+            present = np.unique(numbers).astype(np.int64).tolist()
+            ids.update(present)
+            grey &= mask.mode in ("L", "1")
+        else:
+            continue
+        most = max(most, len([number for number in present if number]))
+        if len(objects) < 20:
+            objects.append(_is_of_objects(numbers, present))
+        if time.monotonic() > end:
+            break
+    share = sum(objects) / max(1, len(objects))
+    endings = frozenset(path.suffix.lower() for path in paths)
+    return Look(frozenset(ids), frozenset(found), grey, most, share, endings)
+
+
+def _is_of_objects(numbers: np.ndarray, present: Sequence[int]) -> bool:
+    """Whether each number (H, W) but 0 is in one piece, and they are counted from 1 on."""
+    objects = [number for number in present if number]
+    if not objects:
+        return True
+    if numbers.max() > 2 * len(objects) + 2 and numbers.max() < 65536:
+        return False
+    single = [ndimage.label(numbers == number, np.ones((3, 3)))[1] == 1 for number in objects[:50]]
+    return sum(single) >= SINGLE * len(single)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a recipe says of the classes of masks.
+
+    Attributes:
+        fields: the keys of `data`.
+        words: where the names come from.
+        missing: why they cannot be told.
+    """
+
+    labels: list[str]
+    fields: Tree = field(default_factory=dict)
+    words: str = ""
+    missing: str = ""
+
+    def candidate(self, format: str, title: str, data: dict[str, Any], words: str) -> Candidate:
+        """Maps of these classes."""
+        if self.missing:
+            return Candidate(format, title, words=words, missing=self.missing)
+        data = {"format": format, "labels": self.labels} | data | self.fields
+        words = f"{words}, {classes_in_words(self.labels)}{self.words}"
+        return Candidate(format, title, ("semantic_segmentation",), data, words)
+
+
+def classes_of(survey: Survey, paths: Sequence[Path], look: Look | None = None) -> Classes:
+    """The classes that some masks show, by a file with their names or by their values."""
+    look = look_at(paths) if look is None else look
+    file = find_class_file(survey)
+    if look.colours and look.ids:
+        return Classes([], missing="some masks are in colours and others are not: write all in one way")
+    if len(look.colours) > MOST_COLOURS or (len(look.ids) > MOST_COLOURS and ".jpg" in look.endings):
+        return Classes([], missing=_why_too_many(look))
+    if look.colours:
+        return _of_colours(look, file)
+    return _of_ids(look, file) if look.ids else Classes([], missing="no mask could be read")
+
+
+def _why_too_many(look: Look) -> str:
+    what = f"more than {MOST_COLOURS} different values"
+    if {".jpg", ".jpeg"} & look.endings:
+        return f"its masks have {what}, as JPEG blurs them: save them as PNG, with one value for each class"
+    return f"its masks have {what}: save one number for each class, or name the colours in data.palette of a recipe"
+
+
+def _of_colours(look: Look, file: ClassFile | None) -> Classes:
+    if file is not None and file.colours:
+        return _named_colours(file)
+    if all(red == green == blue for red, green, blue in look.colours):
+        return _of_shades(sorted(red for red, _, _ in look.colours))
+    listed = sorted(look.colours)
+    labels = ["background" if colour == (0, 0, 0) else f"class {place}" for place, colour in enumerate(listed, 1)]
+    if listed[0] == (0, 0, 0):
+        labels = ["background", *(f"class {place}" for place in range(1, len(listed)))]
+    palette = {label: list(colour) for label, colour in zip(labels, listed)}
+    return _enough(Classes(labels, {"palette": palette}, " by their colours, which no file names"))
+
+
+def _named_colours(file: ClassFile) -> Classes:
+    """A palette of the file; classes that two colours stand for keep both."""
+    palette: dict[str, Any] = {}
+    for name, colour in zip(file.names, file.colours):
+        palette.setdefault(name, []).append(list(colour))
+    return _enough(Classes(list(palette), {"palette": palette}, f" of {file.path}"))
+
+
+def _of_shades(shades: list[int]) -> Classes:
+    """Of grey in three channels, or of values that are far apart."""
+    if len(shades) == 2:
+        labels = ["background", "foreground"]
+    else:
+        labels = ["background" if shade == 0 else f"class {shade}" for shade in shades]
+    palette = {label: [shade] * 3 for label, shade in zip(labels, shades)}
+    return _enough(Classes(labels, {"palette": palette}, " by their shades, which no file names"))
+
+
+def _of_ids(look: Look, file: ClassFile | None) -> Classes:
+    present = set(look.ids)
+    if file is not None and file.ids:
+        return _numbered(file, present)
+    if file is not None and file.colours and not look.grey:
+        return _named_colours(file)
+    if file is not None and (labels := _fitting(file.names, present)):
+        return Classes(labels, words=f" of {file.path}")
+    nothing = ", which no file names"
+    if present == {0, WHITE}:
+        return Classes(["background", "foreground"], {"foreground_255": True}, f" for 0 and 255{nothing}")
+    if present - {WHITE} <= {0, 1} and 1 in present:
+        return _enough(Classes(["background", "foreground"], words=f" for 0 and 1{nothing}"))
+    known = sorted(present - {WHITE})
+    if look.grey and known and (len(known) == 1 or known[-1] >= FAR_APART * len(known) + 5):
+        return _of_shades(sorted(present))
+    if not known or known[-1] > MOST_COLOURS * 4 - 4 or known[0] < 0:
+        return Classes([], missing=f"its masks hold the ids {some(sorted(present))}, and 0 to 253 can be classes")
+    labels = ["background", *(f"class {number}" for number in range(1, known[-1] + 1))]
+    return _enough(Classes(labels, words=f" by the ids up to {known[-1]}{nothing}"))
+
+
+def _numbered(file: ClassFile, present: Iterable[int]) -> Classes:
+    """Names that a file gives to ids."""
+    names = dict(zip(file.ids, file.names))
+    last = max(names)
+    labels = [names.get(number, f"class {number}") for number in range(last + 1)]
+    if 0 not in names:
+        labels[0] = "background"
+    del present
+    return _enough(Classes(labels, words=f" of {file.path}"))
+
+
+def _fitting(names: list[str], present: set[int]) -> list[str] | None:
+    """Names in the order of ids; with the background before them where the file leaves it out."""
+    last = max(present - {WHITE}, default=0)
+    if last == len(names) and 0 in present:
+        return ["background", *names]
+    return names if last < len(names) and len(names) > 1 else None
+
+
+def _enough(classes: Classes) -> Classes:
+    if len(classes.labels) < 2:
+        return replace(classes, missing="all of its masks are of one value: there is nothing to tell apart")
+    return classes

@@ -1,0 +1,154 @@
+"""Images and masks in folders: maps of classes, and masks that tell objects apart."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .candidates import Candidate, as_splits, in_words, split_keys
+from .mask_values import Look, classes_of, look_at
+from .names import role_of, split_of
+from .pairing import Names, Pair, is_mask_name, pairs_of
+from .survey import Survey, join
+
+
+OBJECT = "object"
+"""What the one class of masks is called that tell objects apart and name none."""
+
+PER_OBJECT = 1.2
+"""Masks of a picture, for folders of masks to be files of single objects."""
+
+
+def recognize_masks(survey: Survey) -> list[Candidate]:
+    """Masks of classes, of numbered objects or of single objects."""
+    if (single := _single_objects(survey)) is not None:
+        return [single]
+    pairs = _pairs(survey)
+    if not pairs:
+        return []
+    paths = [survey.root / join(pair.others, mask) for pair in pairs.values() for _, mask in pair.matched]
+    look = look_at(paths)
+    return [_classes(survey, pairs, paths, look), _numbers(survey, pairs, look)]
+
+
+def _classes(survey: Survey, pairs: Mapping[str, Pair], paths: list[Path], look: Look) -> Candidate:
+    title, words = "images and masks", _in_words(pairs)
+    classes = classes_of(survey, paths, look)
+    if look.are_objects and (classes.missing or "which no file names" in classes.words):
+        return Candidate("folders", title, words=words, missing="its masks tell objects apart, and no classes")
+    return classes.candidate("folders", title, _data(survey, pairs), words)
+
+
+def _numbers(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
+    title, words = "instance masks, a number for each object", _in_words(pairs)
+    if not look.may_be_objects:
+        missing = "its masks tell classes apart, and no objects: no mask has two numbers beside 0"
+        return Candidate("instance_masks", title, words=words, missing=missing)
+    data = {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
+    tasks = ("instance_segmentation", "object_detection")
+    return Candidate("instance_masks", title, tasks, data, f"{words}, 1 class ({OBJECT}), which no file names")
+
+
+def _in_words(pairs: Mapping[str, Pair]) -> str:
+    counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
+    alone = sum(pair.pictures - len(pair.matched) for pair in pairs.values() if pair.images != pair.others)
+    return in_words(counts) + (f", {alone:,} pictures have no mask" if alone > 0 else "")
+
+
+def _data(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    patterns = {(pair.image_stem, pair.suffix) for pair in pairs.values()}
+    image_stem, suffix = max(
+        patterns, key=lambda pattern: sum(pattern == (p.image_stem, p.suffix) for p in pairs.values())
+    )
+    data: dict[str, Any] = {
+        "path": str(survey.root),
+        "images": {split: pair.images or "." for split, pair in pairs.items()},
+        "masks": {split: pair.others or "." for split, pair in pairs.items()},
+        "mask_suffix": suffix,
+    }
+    return data | ({} if image_stem == "*" else {"image_stem": image_stem}) | split_keys(pairs)
+
+
+def _pairs(survey: Survey) -> dict[str, Pair]:
+    """Masks in folders of their own, else beside their pictures."""
+    masks = {folder: names for folder, names in survey.pictures.items() if _is_mask_folder(folder)}
+    images = {folder: names for folder, names in survey.pictures.items() if folder not in masks}
+    pairs = pairs_of(images, masks) if masks and images else {}
+    return pairs or _beside(survey.pictures)
+
+
+def _is_mask_folder(folder: str) -> bool:
+    return role_of(folder) == "masks"
+
+
+def _beside(pictures: Names) -> dict[str, Pair]:
+    """`a.jpg` and `a_mask.png`, or `a.jpg` and `a.png`."""
+    called = {folder: [name for name in names if is_mask_name(name)] for folder, names in pictures.items()}
+    if not any(called.values()):
+        called = {folder: _of_second_ending(names) for folder, names in pictures.items()}
+    masks = {folder: names for folder, names in called.items() if names}
+    images = {
+        folder: [name for name in names if name not in set(called[folder])]
+        for folder, names in pictures.items()
+        if folder in masks
+    }
+    return pairs_of({folder: names for folder, names in images.items() if names}, masks)
+
+
+def _of_second_ending(names: Sequence[str]) -> list[str]:
+    """The PNGs or TIFFs of a folder in which each JPEG has one."""
+    stems = Counter(name.rpartition(".")[0] for name in names)
+    lossless = [name for name in names if name.casefold().endswith((".png", ".tif", ".tiff", ".bmp", ".gif"))]
+    return lossless if names and set(stems.values()) == {2} and len(lossless) * 2 == len(names) else []
+
+
+def _single_objects(survey: Survey) -> Candidate | None:
+    """A file for each object: `ID/images/ID.png` with `ID/masks/*.png`, or `images/a.png` with `masks/a/*.png`."""
+    by_split: dict[str | None, dict[str, int]] = {}
+    places: dict[str | None, tuple[str, str]] = {}
+    for folder, names in survey.pictures.items():
+        above, _, last = folder.rpartition("/")
+        if last == "images" and join(above, "masks") in survey.pictures and above:
+            place = above.rpartition("/")[0]
+            found = {join(folder, name): len(survey.pictures[join(above, "masks")]) for name in names}
+            split = split_of(place)
+            by_split.setdefault(split, {}).update(found)
+            places[split] = (place, place)
+        elif (masks := _folders_of_masks(survey, folder, names)) is not None:
+            split = split_of(folder) or split_of(masks)
+            by_split[split] = {name: len(survey.pictures.get(join(masks, _stem(name)), [])) for name in names}
+            places[split] = (folder, masks)
+    splits = as_splits(by_split)
+    pictures, objects = sum(map(len, splits.values())), sum(sum(found.values()) for found in splits.values())
+    if not splits or objects < PER_OBJECT * pictures:
+        return None
+    of_split = as_splits(places)
+    data = {
+        "path": str(survey.root),
+        "format": "instance_masks",
+        "objects": "files",
+        "labels": [OBJECT],
+        "images": {split: images or "." for split, (images, _) in of_split.items()},
+        "masks": {split: masks or "." for split, (_, masks) in of_split.items()},
+    }
+    counts: dict[str, int | None] = {split: len(found) for split, found in splits.items()}
+    words = f"{in_words(counts)}, {objects:,} masks, 1 class ({OBJECT}), which no file names"
+    tasks = ("instance_segmentation", "object_detection")
+    title = "instance masks, a file for each object"
+    return Candidate("instance_masks", title, tasks, data | split_keys(splits), words)
+
+
+def _folders_of_masks(survey: Survey, folder: str, names: list[str]) -> str | None:
+    """The folder that has a folder of masks for most pictures of a folder."""
+    first = _stem(names[0])
+    for other in survey.pictures:
+        above, _, last = other.rpartition("/")
+        if last == first and above != folder and _is_mask_folder(above):
+            found = [name for name in names if join(above, _stem(name)) in survey.pictures]
+            if len(found) * 2 > len(names):
+                return above
+    return None
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]

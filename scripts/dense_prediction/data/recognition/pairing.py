@@ -1,0 +1,192 @@
+"""Which folder holds what is said of which pictures, and how the names of both belong together."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import PurePosixPath
+
+from .candidates import as_splits
+from .names import ROLES, place_of, role_of, split_of, subject_of, words_of
+from .survey import join
+
+
+FEWEST = 0.5
+"""The share of pictures that must have a mask; what has none is met when its sample is read."""
+
+COMPARED = 500
+"""Pictures by whose names a pattern is found."""
+
+Names = Mapping[str, Sequence[str]]
+"""The names of files in each folder below the root."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of pictures, or of what is said of them, with all that is below it.
+
+    Attributes:
+        path: below the root.
+        files: below the place.
+    """
+
+    path: str
+    files: list[str]
+
+    @property
+    def split(self) -> str | None:
+        return split_of(self.path)
+
+    @property
+    def role(self) -> str | None:
+        return role_of(self.path)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The pictures of a split and what is said of them.
+
+    Attributes:
+        images: the folder of the pictures, below the root.
+        others: the folder of the other files.
+        image_stem: what the stem of a picture is called, with a * for what both have in common.
+        suffix: what stands after that in the name of the other file, or a name with a * in its place.
+        matched: how many pictures have such a file.
+        pictures: how many there are.
+    """
+
+    images: str
+    others: str
+    image_stem: str
+    suffix: str
+    matched: list[tuple[str, str]]
+    pictures: int
+
+
+def places_of(names: Names) -> list[Place]:
+    """Folders by what their paths say; one whose files are all in one folder of it is that folder."""
+    found: dict[str, list[str]] = {}
+    for folder, files in names.items():
+        found.setdefault(place_of(folder), []).extend(join(folder, name) for name in files)
+    places = []
+    for path, files in found.items():
+        folders = {file.rpartition("/")[0] for file in files}
+        path = folders.pop() if len(folders) == 1 else path
+        start = len(path) + 1 if path else 0
+        places.append(Place(path, [file[start:] for file in files]))
+    return places
+
+
+def pairs_of(pictures: Names, others: Names) -> dict[str, Pair]:
+    """For each split the pictures and what is said of them, in folders of their own or in one."""
+    image_places, other_places = places_of(pictures), places_of(others)
+    found: dict[str | None, Pair] = {}
+    for place in other_places:
+        pairs = [pair for images in image_places if (pair := _pair(images, place)) is not None]
+        if not pairs:
+            continue
+        best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
+        split = place.split or split_of(best.images)
+        if split not in found or len(best.matched) > len(found[split].matched):
+            found[split] = best
+    return as_splits(found)
+
+
+def _kinship(pair: Pair, place: Place) -> tuple[bool, bool, bool]:
+    """How well the paths of both fit."""
+    return (
+        split_of(pair.images) == place.split,
+        subject_of(pair.images) == subject_of(place.path),
+        role_of(pair.images) == "images",
+    )
+
+
+def _pair(images: Place, others: Place) -> Pair | None:
+    if images.split is not None and others.split is not None and images.split != others.split:
+        return None
+    if images.role == "masks" and images.path != others.path and others.role != "masks":
+        return None
+    match = match_names(images.files, others.files)
+    if match is None:
+        return None
+    image_stem, suffix, matched = match
+    return Pair(images.path, others.path, image_stem, suffix, matched, len(images.files))
+
+
+def match_names(images: Sequence[str], others: Sequence[str]) -> tuple[str, str, list[tuple[str, str]]] | None:
+    """The pattern by which most pictures have another file: `*` and `.png`, `*_img` and `_masks.tif`, `img_*`, ...
+
+    Returns:
+        What the stem of a picture is, what its other file ends with or is called, and the pairs; None for too few.
+    """
+    known = set(others)
+    step = max(1, len(images) // COMPARED)
+    some = images[::step]
+    patterns = dict.fromkeys([*_by_stems(some, others), *_by_affixes(images, others)])
+    counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
+    best = max(counts, key=lambda pattern: counts[pattern], default=None)
+    if best is None or counts[best] < max(1, FEWEST * len([name for name in some if _fits(name, best[0])])):
+        return None
+    return (*best, list(_matched(images, known, *best)))
+
+
+def _matched(images: Iterable[str], known: set[str], image_stem: str, suffix: str) -> Iterator[tuple[str, str]]:
+    for image in images:
+        core = core_of(PurePosixPath(image).stem, image_stem)
+        if core is not None and (other := join(image.rpartition("/")[0], name_from(core, suffix))) in known:
+            yield image, other
+
+
+def core_of(stem: str, image_stem: str) -> str | None:
+    """What stands for the * of a pattern in the stem of a picture; None where it does not fit."""
+    before, _, after = image_stem.partition("*")
+    if not stem.startswith(before) or not stem.endswith(after) or len(stem) < len(before) + len(after):
+        return None
+    return stem[len(before) : len(stem) - len(after)]
+
+
+def name_from(core: str, suffix: str) -> str:
+    """`_mask.png` or `mask_*.png` -> the name of a mask."""
+    return suffix.replace("*", core) if "*" in suffix else core + suffix
+
+
+def _fits(image: str, image_stem: str) -> bool:
+    return core_of(PurePosixPath(image).stem, image_stem) is not None
+
+
+def _by_stems(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The same stem with an ending, and what stands after the stem of a picture in the names of others."""
+    endings = Counter(os.path.splitext(name)[1] for name in others)
+    yield from (("*", ending) for ending, _ in endings.most_common(4))
+    last = [name.rpartition("/")[2] for name in others]
+    suffixes = Counter[str]()
+    for image in images[:5]:
+        stem = PurePosixPath(image).stem
+        suffixes.update(name[len(stem) :] for name in last if name.startswith(stem))
+    yield from (("*", suffix) for suffix, _ in suffixes.most_common(6))
+
+
+def _by_affixes(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What all pictures have before or after what tells them apart, and what the others have."""
+    stems = [PurePosixPath(name).stem for name in images]
+    other_stems = [PurePosixPath(name).stem for name in others]
+    endings = [ending for ending, _ in Counter(os.path.splitext(name)[1] for name in others).most_common(2)]
+    choices = product(_affixes(stems), _affixes(other_stems), endings)
+    yield from ((f"{a}*{b}", f"{c}*{d}{ending}" if c else f"{d}{ending}") for (a, b), (c, d), ending in choices)
+
+
+def _affixes(stems: Sequence[str]) -> list[tuple[str, str]]:
+    before = re.sub(r"[^\W\d_]*\d*$|\d+$", "", os.path.commonprefix(list(stems))) if len(stems) > 1 else ""
+    whole = re.sub(r"\d+$", "", os.path.commonprefix(list(stems))) if len(stems) > 1 else ""
+    after = os.path.commonprefix([stem[::-1] for stem in stems])[::-1] if len(stems) > 1 else ""
+    after = re.sub(r"^\d+", "", after) if not after.startswith("_") else after
+    befores, afters = dict.fromkeys(["", whole, before]), dict.fromkeys(["", after])
+    return [(one, other) for one in befores for other in afters if "*" not in one + other]
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a file that lies among pictures is called as a mask: `a_mask.png`, `a_cp_masks.tif`, `gt-7.png`."""
+    words = words_of(PurePosixPath(name).stem)
+    return bool(words) and (words[-1] in ROLES["masks"] or words[0] in ROLES["masks"])

@@ -27,7 +27,7 @@ from ..recipes.settings import Setting
 from .case import Case, Rule
 from .measuring import find_device, measure_cost
 from .requests import Request
-from .table import OF_PICTURES, OF_STEPS
+from .table import BEFORE_ALL, OF_PICTURES, OF_STEPS
 
 
 SPLITS = ("train_split", "validation_split")
@@ -72,7 +72,7 @@ def plan(request: Request) -> Plan:
     """
     if request.data is None:
         return Plan(request.recipe)
-    found = recognize(request.data, find_task(request.recipe.task))
+    found = recognize(request.data, find_task(request.recipe.task), request.format)
     if (begun := _begun(request, found.data)) is not None:
         return begun
     if request.is_task:
@@ -99,7 +99,7 @@ class _Tailoring:
 
     def __init__(self, request: Request, data: Tree) -> None:
         self.request, self.data = request, data
-        self.settings: list[Setting] = []
+        self.settings = [setting for setting in BEFORE_ALL if setting.key not in request.typed]
         recipe = self.recipe()
         self.opened, recipe = _open(recipe)
         self.data = data | {"foreground_255": True} if getattr(recipe.data, "foreground_255", None) else data

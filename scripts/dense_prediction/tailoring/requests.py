@@ -73,6 +73,12 @@ class Request:
         """The keys of the changes."""
         return {override.partition("=")[0] for override in self.overrides}
 
+    @property
+    def format(self) -> str | None:
+        """Of the data, where it was typed."""
+        typed = [each for each in self.overrides if each.startswith("data.format=")]
+        return typed[-1].partition("=")[2] if typed else None
+
     def _changes(self) -> Sequence[str]:
         """Those that can be checked before the data are recognised."""
         changes = [each for each in self.overrides if self.data is None or not each.startswith("data.")]

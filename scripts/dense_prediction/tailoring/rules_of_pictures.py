@@ -1,5 +1,6 @@
 """What follows from the pictures: how large the model sees them, how they are varied, and what it has to find."""
 
+import math
 import re
 
 from .case import Case, Derived, clamp, multiple, rule
@@ -8,12 +9,14 @@ from .case import Case, Derived, clamp, multiple, rule
 THIN = 0.6
 """IoU; what keeps less when it is seen in cells of 16 pixels needs every pixel of its pictures."""
 
-SIDES = {"cpu": 256, "gpu": 512}
+SIDES = {"cpu": 192, "gpu": 512}
 """Of a training crop for label maps."""
 LONGEST = {"cpu": 768, "gpu": 1536}
 """Of what is seen at once, for label maps."""
-SQUARES = {"cpu": (256, 448), "gpu": (448, 1024)}
+SQUARES = {"cpu": (224, 512), "gpu": (448, 1024)}
 """Of pictures with objects: the smallest and the largest side."""
+FEW_CORES, SQUARE_OF_FEW_CORES = 8, 320
+"""Which need seconds for a picture of 512 x 512."""
 
 SMALL = 24
 """Pixels that a small object's side should have in what the model sees, three cells of its finest map."""
@@ -49,6 +52,8 @@ def square_side(case: Case) -> int:
     """The side to which pictures with objects are brought, so that a small object has `SMALL` pixels."""
     shares = case.traits.object_shares
     low, high = SQUARES[on(case)]
+    if case.device.is_cpu and case.device.cores < FEW_CORES:
+        high = SQUARE_OF_FEW_CORES
     if not shares:
         return multiple((low + high) / 2)
     small = shares[int(PARTS * (len(shares) - 1))]
@@ -85,7 +90,8 @@ def base_size(case: Case) -> Derived | None:
 @rule(
     "transforms.crop_size",
     "label maps: a part of the picture; objects: so large that a small object (a tenth are smaller) has 24 pixels",
-    "multiples of 32; label maps 64 to 256 on a CPU, 512 on a GPU; objects 256 to 448, on a GPU 448 to 1024",
+    "multiples of 32; label maps 64 to 192 on a CPU, 512 on a GPU; objects 224 to 512 on a CPU (320 with fewer than 8 cores), "
+    "448 to 1024 on a GPU",
 )
 def crop_size(case: Case) -> Derived | None:
     if not has_label_maps(case):
@@ -202,17 +208,27 @@ USUAL = {
 }
 OTHERS = 100
 
+CHOOSES_POSITIONS = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
+"""Heads whose queries are positions of their maps, at strides 8, 16 and 32."""
+
+
+def positions(height: int, width: int) -> int:
+    """Of the three maps together."""
+    return sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in (8, 16, 32))
+
 
 @rule(
     "head.config.num_queries",
     "half as many again as the fullest picture has objects, where that is more than the head has",
-    "multiples of 50; the head's own number (100 or 300) to 1500",
+    "multiples of 50; the head's own number (100 or 300) to 1500; of heads that choose positions, as many as there are",
 )
 def num_queries(case: Case) -> Derived | None:
     usual = USUAL.get(case["head.name"], OTHERS)
     if has_label_maps(case) or case["head.name"] not in QUERIES or ROOM * case.most <= usual:
         return None
     queries = min(1500, multiple(ROOM * case.most + 25, 50))
+    if case["head.name"] in CHOOSES_POSITIONS:
+        queries = min(queries, positions(*case["transforms.crop_size"]))
     return queries, f"up to {case.most} objects in a picture"
 
 

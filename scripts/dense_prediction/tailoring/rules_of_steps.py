@@ -9,7 +9,7 @@ MINUTES = 15.0
 """That a run on a CPU may take, evaluations included."""
 EVALUATIONS = {True: 4, False: 12}
 """On a CPU and elsewhere."""
-EVALUATION_SECONDS = 40.0
+EVALUATION_SECONDS = 60.0
 """Of one evaluation on a CPU."""
 CHECKPOINT_SECONDS = 4.0
 BETWEEN_CHECKPOINTS = 180.0
@@ -49,13 +49,15 @@ def seconds_per_picture(case: Case) -> float:
     "powers of two up to 16, on a CPU 4; never more than there are",
 )
 def batch_size(case: Case) -> Derived | None:
-    cost, wanted = case.measured, ON_A_CPU if case.device.is_cpu else max(1, SAMPLES // case.device.processes)
+    cost = case.measured
+    if case.device.is_cpu:
+        return min(ON_A_CPU, case.pictures), "on a CPU more steps are better than larger ones"
+    wanted = max(1, SAMPLES // case.device.processes)
     room = int((MEMORY * case.device.memory - cost.fixed) / max(cost.each, 1e-6))
-    fitting = int(clamp(min(wanted, room, case.pictures), 1, wanted))
-    size = 2 ** int(math.log2(fitting))
+    size = 2 ** int(math.log2(clamp(min(wanted, room, case.pictures), 1, wanted)))
     return size, (
         f"{cost.fixed:.1f} GiB and {cost.each:.2f} for each picture, {case.device.memory:.0f} GiB are free; "
-        f"{case.pictures} pictures"
+        f"{case.pictures:,} pictures"
     )
 
 
@@ -78,7 +80,7 @@ def samples_per_step(case: Case) -> Derived | None:
 
 @rule(
     "data.max_validation_samples",
-    "on a CPU, as many as are measured in 40 seconds, by a measured picture",
+    "on a CPU, as many as are measured in a minute, by a measured picture",
     "16 at least",
 )
 def max_validation_samples(case: Case) -> Derived | None:

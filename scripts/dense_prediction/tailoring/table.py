@@ -2,8 +2,14 @@
 
 from . import rules_of_pictures as pictures
 from . import rules_of_steps as steps
+from ..recipes.settings import Setting
 from .case import Rule
 
+
+BEFORE_ALL: tuple[Setting, ...] = (
+    Setting("data.bad_samples", "skip", "a damaged sample is named, counted and passed over; many are warned of"),
+)
+"""Before the data are opened."""
 
 OF_PICTURES: tuple[Rule, ...] = (
     pictures.base_size,
@@ -46,5 +52,6 @@ RULES = OF_PICTURES + OF_STEPS
 
 def markdown() -> str:
     """The table of the documentation."""
-    rows = [f"| `{rule.key}` | {rule.about} | {rule.bounds} |" for rule in RULES]
+    rows = [f"| `{setting.key}` | {setting.reason} | {setting.value} |" for setting in BEFORE_ALL]
+    rows += [f"| `{rule.key}` | {rule.about} | {rule.bounds} |" for rule in RULES]
     return "\n".join(["| setting | rule | bounds |", "|---|---|---|", *rows])

@@ -7,12 +7,14 @@ from pathlib import Path
 from ...errors import UserError
 from ...options import Tree
 from ...tasks import Task
+from ..archives import is_archive, unpack
 from ..formats import formats
 from ..options import some
 from .candidates import Candidate
 from .coco import recognize_coco
 from .masks import recognize_masks
 from .survey import Survey
+from .tables import is_hub_id, recognize_rows, recognize_tables
 from .voc import recognize_voc
 from .yolo import recognize_yolo
 
@@ -22,6 +24,7 @@ RECOGNIZERS: list[Callable[[Survey], list[Candidate]]] = [
     recognize_yolo,
     recognize_voc,
     recognize_masks,
+    recognize_tables,
 ]
 
 
@@ -51,23 +54,45 @@ def recognize(source: str, task: Task, format: str | None = None) -> Found:
     """
     if format is not None and format not in formats():
         raise UserError(f"data.format={format}: expected one of {', '.join(formats())}")
-    survey = Survey.of(_folder(source))
-    candidates = [candidate for recognizer in RECOGNIZERS for candidate in recognizer(survey)]
+    candidates, contents = _candidates(source)
     if format is not None:
         candidates = _of_format(candidates, format, source)
     fitting = [candidate for candidate in candidates if task.name in candidate.tasks and not candidate.missing]
     if len(fitting) > 1:
         raise UserError(_ambiguous(source, fitting))
     if not fitting:
-        raise UserError(_why_not(source, survey, candidates, task))
+        raise UserError(_why_not(source, contents, candidates, task))
     return Found(fitting[0].data, str(fitting[0]))
 
 
-def _folder(source: str) -> Path:
+def _candidates(source: str) -> tuple[list[Candidate], str]:
+    """What the data may be taken for, and what is there, for a message."""
     path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(f"--data {source}: there is no {path.absolute()}; give a folder, a zip file or a Hub id")
-    return path if path.is_dir() else path.parent
+        if not is_hub_id(source):
+            raise UserError(f"{path.absolute()} does not exist: give a folder, a zip file or the id of a Hub data set")
+        return recognize_rows(source), "a data set on the Hub"
+    survey = _survey(path)
+    return [candidate for recognizer in RECOGNIZERS for candidate in recognizer(survey)], _contents(survey)
+
+
+def _survey(path: Path) -> Survey:
+    """What is in a folder, beside a file of it, or in an archive, which may be the only thing in a folder."""
+    if path.is_file():
+        return _survey(unpack(path)) if is_archive(path) else Survey.of(path.parent, path.name)
+    survey = Survey.of(path)
+    files = [survey.root / folder / name for folder, names in survey.folders.items() for name in names]
+    return _survey(unpack(files[0])) if len(files) == 1 and is_archive(files[0]) else survey
+
+
+def _contents(survey: Survey) -> str:
+    if survey.num_pictures:
+        return (
+            f"{survey.num_pictures:,} pictures and no annotations of them: expected COCO JSON, YOLO's data.yaml and "
+            "text files, Pascal VOC's XML files, or a folder of masks"
+        )
+    listed = some(survey.folders.get("") or sorted(survey.folders), 5)
+    return f"no pictures ({listed}): give the folder in which pictures and annotations are"
 
 
 def _of_format(candidates: list[Candidate], format: str, source: str) -> list[Candidate]:
@@ -83,7 +108,7 @@ def _ambiguous(source: str, fitting: list[Candidate]) -> str:
     return f"{source} can be read in several ways, choose with {keys}: {_listed(fitting)}"
 
 
-def _why_not(source: str, survey: Survey, candidates: list[Candidate], task: Task) -> str:
+def _why_not(source: str, contents: str, candidates: list[Candidate], task: Task) -> str:
     """What was recognised, and what is missing of it or which tasks it serves."""
     incomplete = [candidate for candidate in candidates if candidate.missing]
     served = [candidate for candidate in candidates if candidate.tasks and not candidate.missing]
@@ -93,13 +118,7 @@ def _why_not(source: str, survey: Survey, candidates: list[Candidate], task: Tas
         return f"{source} is {_listed(served)}; it serves {' and '.join(tasks)}, not {task.name}{''.join(why[:1])}"
     if incomplete:
         return f"{source}: {'; '.join(f'{candidate}, but {candidate.missing}' for candidate in incomplete)}"
-    if survey.num_pictures:
-        return (
-            f"{source} holds {survey.num_pictures:,} pictures and no annotations of them: expected COCO JSON, YOLO's "
-            "data.yaml and text files, Pascal VOC's XML files, or a folder of masks"
-        )
-    listed = some(sorted(survey.folders)[:10] if "" not in survey.folders else survey.folders[""], 5)
-    return f"{source} holds no pictures ({listed}): give the folder in which pictures and annotations are"
+    return f"{source} holds {contents}"
 
 
 def _listed(candidates: Iterable[Candidate]) -> str:

@@ -151,8 +151,8 @@ class _Reading:
             if found is None:
                 file = self.splits[split]
                 self.missing = (
-                    f"none of the {len(file.names):,} pictures that {file.path} lists, such as {short(file.names[0])}, is "
-                    "in the folder: put them there"
+                    f"none of the {len(file.names):,} pictures that {file.path} lists is in the folder, such as "
+                    f"{short(file.names[0])}: put them there"
                 )
                 return
 

@@ -1,12 +1,14 @@
 """What the values in masks stand for: classes, with names from a file where there is one, or objects."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from ...options import Tree
@@ -45,7 +47,7 @@ class Look:
         grey: whether the numbers are shades of grey, which a palette can name.
         most: numbers beside 0 in one mask.
         objects: the share of masks whose numbers are as those of objects.
-        endings: of the files.
+        lossy: whether the files are JPEGs.
     """
 
     ids: frozenset[int]
@@ -53,7 +55,7 @@ class Look:
     grey: bool
     most: int
     objects: float
-    endings: frozenset[str]
+    lossy: bool
 
     @property
     def are_objects(self) -> bool:
@@ -66,18 +68,25 @@ class Look:
         return self.most > 1
 
 
-def look_at(paths: Sequence[Path]) -> Look:
-    """Read some masks from all over; those that cannot be read are met when their sample is."""
+def read_some(paths: Sequence[Path]) -> Iterator[Image.Image]:
+    """Masks from all over; those that cannot be read are met when their sample is."""
+    for path in paths[:: max(1, -(-len(paths) // MOST_MASKS))]:
+        with suppress(BadSample):
+            yield read(path)
+
+
+def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
+    """What masks hold.
+
+    Args:
+        lossy: their files are JPEGs.
+    """
     end = time.monotonic() + SECONDS
     ids, found, grey, most, objects = set[int](), set[tuple[int, int, int]](), True, 0, list[bool]()
-    for path in paths[:: max(1, -(-len(paths) // MOST_MASKS))]:
-        try:
-            mask = read(path)
-        except BadSample:
-            continue
+    for mask in masks:
         numbers = np.array(mask)
         if numbers.ndim == 3:
-            levels = colours(mask, str(path)).reshape(-1, 3)
+            levels = colours(mask, "a mask").reshape(-1, 3)
             numbers = levels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
             numbers = numbers.reshape(mask.height, mask.width)
             present = np.unique(numbers).tolist()
@@ -94,8 +103,12 @@ def look_at(paths: Sequence[Path]) -> Look:
         if time.monotonic() > end:
             break
     share = sum(objects) / max(1, len(objects))
-    endings = frozenset(path.suffix.lower() for path in paths)
-    return Look(frozenset(ids), frozenset(found), grey, most, share, endings)
+    return Look(frozenset(ids), frozenset(found), grey, most, share, lossy)
+
+
+def are_lossy(paths: Iterable[Path]) -> bool:
+    """Whether one is a JPEG."""
+    return any(path.suffix.casefold() in (".jpg", ".jpeg") for path in paths)
 
 
 def _is_of_objects(numbers: np.ndarray, present: Sequence[int]) -> bool:
@@ -133,13 +146,16 @@ class Classes:
         return Candidate(format, title, ("semantic_segmentation",), data, words)
 
 
-def classes_of(survey: Survey, paths: Sequence[Path], look: Look | None = None) -> Classes:
-    """The classes that some masks show, by a file with their names or by their values."""
-    look = look_at(paths) if look is None else look
-    file = find_class_file(survey)
+def classes_of(survey: Survey, paths: Sequence[Path]) -> Classes:
+    """The classes that the masks in some files show."""
+    return classes_of_look(look_at(read_some(paths), are_lossy(paths)), find_class_file(survey))
+
+
+def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
+    """The classes that masks show, by a file with their names or by their values."""
     if look.colours and look.ids:
         return Classes([], missing="some masks are in colours and others are not: write all in one way")
-    if len(look.colours) > MOST_COLOURS or (len(look.ids) > MOST_COLOURS and ".jpg" in look.endings):
+    if len(look.colours) > MOST_COLOURS or (len(look.ids) > MOST_COLOURS and look.lossy):
         return Classes([], missing=_why_too_many(look))
     if look.colours:
         return _of_colours(look, file)
@@ -148,7 +164,7 @@ def classes_of(survey: Survey, paths: Sequence[Path], look: Look | None = None) 
 
 def _why_too_many(look: Look) -> str:
     what = f"more than {MOST_COLOURS} different values"
-    if {".jpg", ".jpeg"} & look.endings:
+    if look.lossy:
         return f"its masks have {what}, as JPEG blurs them: save them as PNG, with one value for each class"
     return f"its masks have {what}: save one number for each class, or name the colours in data.palette of a recipe"
 

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .candidates import Candidate, as_splits, in_words, split_keys
-from .mask_values import Look, classes_of, look_at
+from .class_files import find_class_file
+from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
 from .names import role_of, split_of
 from .pairing import Names, Pair, is_mask_name, pairs_of
 from .survey import Survey, join
@@ -27,13 +27,13 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
     if not pairs:
         return []
     paths = [survey.root / join(pair.others, mask) for pair in pairs.values() for _, mask in pair.matched]
-    look = look_at(paths)
-    return [_classes(survey, pairs, paths, look), _numbers(survey, pairs, look)]
+    look = look_at(read_some(paths), are_lossy(paths))
+    return [_classes(survey, pairs, look), _numbers(survey, pairs, look)]
 
 
-def _classes(survey: Survey, pairs: Mapping[str, Pair], paths: list[Path], look: Look) -> Candidate:
+def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
     title, words = "images and masks", _in_words(pairs)
-    classes = classes_of(survey, paths, look)
+    classes = classes_of_look(look, find_class_file(survey))
     if look.are_objects and (classes.missing or "which no file names" in classes.words):
         return Candidate("folders", title, words=words, missing="its masks tell objects apart, and no classes")
     return classes.candidate("folders", title, _data(survey, pairs), words)

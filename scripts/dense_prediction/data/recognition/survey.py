@@ -22,13 +22,15 @@ class Survey:
     Attributes:
         root: the folder, or the only one in it.
         folders: the names of the files in each folder, in their order; `a/b` below the root, which is "".
+        chosen: the name of a file in the root that was given in the folder's place, or nothing.
     """
 
     root: Path
     folders: dict[str, list[str]]
+    chosen: str = ""
 
     @classmethod
-    def of(cls, folder: Path) -> "Survey":
+    def of(cls, folder: Path, chosen: str = "") -> "Survey":
         """Look through a folder; a superfluous one round the data is passed over.
 
         Raises:
@@ -50,7 +52,7 @@ class Survey:
                 folders["" if parent == str(folder) else Path(parent).relative_to(folder).as_posix()] = kept
         if not folders:
             raise UserError(f"{folder} holds no file: give the folder of the data")
-        return cls(folder, folders)._unwrapped()
+        return cls(folder, folders, chosen)._unwrapped()
 
     def _unwrapped(self) -> "Survey":
         """Without folders that hold nothing but one other, and say nothing of a split or of what is in them."""
@@ -61,7 +63,8 @@ class Survey:
                 break
             parts.append(part)
         start = len("/".join(parts)) + 1 if parts else 0
-        return Survey(self.root.joinpath(*parts), {name[start:]: files for name, files in self.folders.items()})
+        folders = {name[start:]: files for name, files in self.folders.items()}
+        return Survey(self.root.joinpath(*parts), folders, self.chosen)
 
     @cached_property
     def pictures(self) -> dict[str, list[str]]:
@@ -92,6 +95,8 @@ class Survey:
 
     def paths(self, *endings: str) -> list[str]:
         """The same as paths below the root, those nearest to it first."""
+        if self.chosen.casefold().endswith(endings):
+            return [self.chosen]
         found = [join(folder, name) for folder, names in self.with_ending(*endings).items() for name in names]
         return sorted(found, key=lambda path: (path.count("/"), path))
 

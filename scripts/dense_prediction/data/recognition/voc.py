@@ -41,11 +41,13 @@ def _lists(survey: Survey, root: str, kind: str) -> dict[str, str]:
     names = survey.folders.get(join(root, f"{LISTS}/{kind}"), [])
     stems = [PurePosixPath(name).stem for name in names if name.endswith(".txt")]
     usual = {"train": ("train", "trainval"), "validation": ("val", "valid", "validation"), "test": ("test",)}
-    found = {split: name for split, known in usual.items() for name in known[::-1] if name in stems}
+    found: dict[str | None, str] = {
+        split: name for split, known in usual.items() for name in known[::-1] if name in stems
+    }
     if found.get("train") == "train" and "validation" not in found and "trainval" in stems:
         found["train"] = "trainval"
     others: dict[str | None, str] = {split_of(name): name for name in stems if len(stems) == 1}
-    return as_splits({**found} or others)
+    return as_splits(found or others)
 
 
 def _of_tree(survey: Survey, root: str) -> list[Candidate]:

@@ -37,7 +37,19 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, "-+.0123456789
 
 def dump_value(value: Any) -> str:
     """A value on one line, as `Loader` reads it."""
-    style = {"Dumper": _Dumper, "width": math.inf, "default_flow_style": True, "allow_unicode": True}
-    text = yaml.dump(value, **style).removesuffix("...\n").strip()
+    text = _dump(value)
     # A line break is kept as such unless the word is in double quotes.
-    return text if "\n" not in text else yaml.dump(value, default_style='"', **style).strip()
+    return text if "\n" not in text else _dump(value, default_style='"')
+
+
+def _dump(value: Any, default_style: str | None = None) -> str:
+    dumped = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        width=math.inf,
+        default_flow_style=True,
+        allow_unicode=True,
+        sort_keys=False,
+        default_style=default_style,
+    )
+    return str(dumped).removesuffix("...\n").strip()

@@ -27,7 +27,7 @@ from ..recipes.settings import Setting
 from .case import Case, Rule
 from .measuring import find_device, measure_cost
 from .requests import Request
-from .table import BEFORE_ALL, OF_PICTURES, OF_STEPS
+from .table import BEFORE_ALL, OF_PICTURES, OF_STEPS, ask
 
 
 SPLITS = ("train_split", "validation_split")
@@ -115,13 +115,9 @@ class _Tailoring:
         )
 
     def apply(self, rules: Iterable[Rule]) -> None:
-        """Ask each rule whose key was not typed; the next one sees what it said."""
-        for rule in rules:
-            setting = None if self.case.is_typed(rule.key) else rule(self.case)
-            if setting is not None:
-                self.settings.append(setting)
-                values = {**self.case.values, setting.key: setting.value}
-                self.case = dataclasses.replace(self.case, values=values)
+        """Ask the rules."""
+        derived, self.case = ask(rules, self.case)
+        self.settings += derived
 
     def recipe(self) -> Recipe:
         """With what was derived so far, and above it what was typed."""
@@ -159,9 +155,10 @@ def _begun(request: Request, data: Tree) -> Plan | None:
     A run that was killed before its first checkpoint begins again as it was, unless other changes are typed now.
     """
     recipe = request.recipe
-    is_path = recipe.resume not in (None, "auto")
-    folder = Path(recipe.resume).absolute().parents[1] if is_path else Path(recipe.output)
-    if not (folder / RECIPE).is_file() or (recipe.overwrite and not is_path):
+    is_here = recipe.resume is None or recipe.resume == "auto"
+    folder = Path(recipe.output if is_here else str(recipe.resume)).absolute()
+    folder = folder if is_here else folder.parents[1]  # of OUT/checkpoints/step_N
+    if not (folder / RECIPE).is_file() or (recipe.overwrite and is_here):
         return None
     written = load_recipe(folder)
     changes = [f"output={json.dumps(recipe.output)}", *_moved(written, data), *request.overrides]

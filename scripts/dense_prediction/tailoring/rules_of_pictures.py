@@ -90,8 +90,8 @@ def base_size(case: Case) -> Derived | None:
 @rule(
     "transforms.crop_size",
     "label maps: a part of the picture; objects: so large that a small object (a tenth are smaller) has 24 pixels",
-    "multiples of 32; label maps 64 to 192 on a CPU, 512 on a GPU; objects 224 to 512 on a CPU (320 with fewer than 8 cores), "
-    "448 to 1024 on a GPU",
+    "multiples of 32; label maps 64 to 192 on a CPU, 512 on a GPU; objects 224 to 512 on a CPU (320 with fewer than "
+    "8 cores), 448 to 1024 on a GPU",
 )
 def crop_size(case: Case) -> Derived | None:
     if not has_label_maps(case):
@@ -220,7 +220,7 @@ def positions(height: int, width: int) -> int:
 @rule(
     "head.config.num_queries",
     "half as many again as the fullest picture has objects, where that is more than the head has",
-    "multiples of 50; the head's own number (100 or 300) to 1500; of heads that choose positions, as many as there are",
+    "multiples of 50; the head's own number (100 or 300) to 1500; positions of the maps for heads that choose those",
 )
 def num_queries(case: Case) -> Derived | None:
     usual = USUAL.get(case["head.name"], OTHERS)

@@ -1,9 +1,12 @@
 """All rules in the order in which they are asked: each sees what those before it have said."""
 
+import dataclasses
+from collections.abc import Iterable
+
+from ..recipes.settings import Setting
 from . import rules_of_pictures as pictures
 from . import rules_of_steps as steps
-from ..recipes.settings import Setting
-from .case import Rule
+from .case import Case, Rule
 
 
 BEFORE_ALL: tuple[Setting, ...] = (
@@ -48,6 +51,17 @@ OF_STEPS: tuple[Rule, ...] = (
 """After it."""
 
 RULES = OF_PICTURES + OF_STEPS
+
+
+def ask(rules: Iterable[Rule], case: Case) -> tuple[list[Setting], Case]:
+    """What each rule says whose key was not typed, and the case with all of it; the next one sees what one said."""
+    settings = []
+    for rule in rules:
+        setting = None if case.is_typed(rule.key) else rule(case)
+        if setting is not None:
+            settings.append(setting)
+            case = dataclasses.replace(case, values={**case.values, setting.key: setting.value})
+    return settings, case
 
 
 def markdown() -> str:

@@ -67,7 +67,7 @@ class Traits:
 
 
 def find_traits(split: Split | Stream, num_labels: int, seconds: float = SECONDS) -> Traits | None:
-    """Read pictures from all over a split, or the first ones of a stream, as long as there is time; None if all are bad.
+    """Read pictures from all over a split, or the first of a stream, as long as there is time; None if all are bad.
 
     Args:
         num_labels: of label maps, how many classes there are.
@@ -103,17 +103,13 @@ class _View:
     @classmethod
     def of(cls, sample: Sample, num_labels: int) -> "_View":
         height, width = sample["image"].shape[-2:]
-        ids = sample.get("semantic_map")
-        has_map = ids is not None
-        pixels = torch.bincount(ids[ids != IGNORE_INDEX], minlength=num_labels) if has_map else torch.zeros(0)
-        return cls(
-            (height, width),
-            _sides(sample),
-            int((pixels > 0).sum()) if has_map else len(sample["labels"]),
-            pixels,
-            _seen_in_cells(_middle(ids.as_subclass(torch.Tensor)), num_labels) if has_map else torch.zeros(0, 2),
-            _thumbnail(sample),
-        )
+        ids = sample["semantic_map"].as_subclass(torch.Tensor) if "semantic_map" in sample else None
+        if ids is None:
+            count, pixels, kept = len(sample["labels"]), torch.zeros(0), torch.zeros(0, 2)
+        else:
+            pixels = torch.bincount(ids[ids != IGNORE_INDEX], minlength=num_labels)
+            count, kept = int((pixels > 0).sum()), _seen_in_cells(_middle(ids), num_labels)
+        return cls((height, width), _sides(sample), count, pixels, kept, _thumbnail(sample))
 
 
 def _traits(views: Sequence[_View], pictures: int | None) -> Traits:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..formats.voc_files import LISTS
 from .candidates import Candidate, as_splits, in_words, split_keys
 from .class_files import find_class_file
 from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
@@ -71,14 +72,17 @@ def _data(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
 
 def _pairs(survey: Survey) -> dict[str, Pair]:
     """Masks in folders of their own, else beside their pictures."""
-    masks = {folder: names for folder, names in survey.pictures.items() if _is_mask_folder(folder)}
-    images = {folder: names for folder, names in survey.pictures.items() if folder not in masks}
+    pictures = {folder: names for folder, names in survey.pictures.items() if not _is_of_voc(survey, folder)}
+    masks = {folder: names for folder, names in pictures.items() if role_of(folder) == "masks"}
+    images = {folder: names for folder, names in pictures.items() if folder not in masks}
     pairs = pairs_of(images, masks) if masks and images else {}
-    return pairs or _beside(survey.pictures)
+    return pairs or _beside(pictures)
 
 
-def _is_mask_folder(folder: str) -> bool:
-    return role_of(folder) == "masks"
+def _is_of_voc(survey: Survey, folder: str) -> bool:
+    """Whether lists of VOC's say which masks of a folder are of which split."""
+    above, _, name = folder.rpartition("/")
+    return name.startswith("Segmentation") and join(above, f"{LISTS}/Segmentation") in survey.folders
 
 
 def _beside(pictures: Names) -> dict[str, Pair]:
@@ -143,7 +147,7 @@ def _folders_of_masks(survey: Survey, folder: str, names: list[str]) -> str | No
     first = _stem(names[0])
     for other in survey.pictures:
         above, _, last = other.rpartition("/")
-        if last == first and above != folder and _is_mask_folder(above):
+        if last == first and above != folder and role_of(above) == "masks":
             found = [name for name in names if join(above, _stem(name)) in survey.pictures]
             if len(found) * 2 > len(names):
                 return above

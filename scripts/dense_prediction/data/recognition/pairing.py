@@ -79,12 +79,16 @@ def places_of(names: Names) -> list[Place]:
     return places
 
 
-def pairs_of(pictures: Names, others: Names) -> dict[str, Pair]:
-    """For each split the pictures and what is said of them, in folders of their own or in one."""
+def pairs_of(pictures: Names, others: Names, by_stems: bool = False) -> dict[str, Pair]:
+    """For each split the pictures and what is said of them, in folders of their own or in one.
+
+    Args:
+        by_stems: files belong together by equal stems alone.
+    """
     image_places, other_places = places_of(pictures), places_of(others)
     found: dict[str | None, Pair] = {}
-    for place in other_places:
-        pairs = [pair for images in image_places if (pair := _pair(images, place)) is not None]
+    for place in sorted(other_places, key=lambda place: (not SHOWN.isdisjoint(words_of(place.path)), place.path)):
+        pairs = [pair for images in image_places if (pair := _pair(images, place, by_stems)) is not None]
         if not pairs:
             continue
         best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
@@ -92,6 +96,10 @@ def pairs_of(pictures: Names, others: Names) -> dict[str, Pair]:
         if split not in found or len(best.matched) > len(found[split].matched):
             found[split] = best
     return as_splits(found)
+
+
+SHOWN = {"human", "color", "colors", "colour", "colours", "colored", "rgb", "visual", "overlay", "instances", "vis"}
+"""What folders of masks are called that were made for the eye, or of single objects, beside those of classes."""
 
 
 def _kinship(pair: Pair, place: Place) -> tuple[bool, bool, bool]:
@@ -103,19 +111,21 @@ def _kinship(pair: Pair, place: Place) -> tuple[bool, bool, bool]:
     )
 
 
-def _pair(images: Place, others: Place) -> Pair | None:
+def _pair(images: Place, others: Place, by_stems: bool) -> Pair | None:
     if images.split is not None and others.split is not None and images.split != others.split:
         return None
     if images.role == "masks" and images.path != others.path and others.role != "masks":
         return None
-    match = match_names(images.files, others.files)
+    match = match_names(images.files, others.files, by_stems)
     if match is None:
         return None
     image_stem, suffix, matched = match
     return Pair(images.path, others.path, image_stem, suffix, matched, len(images.files))
 
 
-def match_names(images: Sequence[str], others: Sequence[str]) -> tuple[str, str, list[tuple[str, str]]] | None:
+def match_names(
+    images: Sequence[str], others: Sequence[str], by_stems: bool = False
+) -> tuple[str, str, list[tuple[str, str]]] | None:
     """The pattern by which most pictures have another file: `*` and `.png`, `*_img` and `_masks.tif`, `img_*`, ...
 
     Returns:
@@ -124,7 +134,9 @@ def match_names(images: Sequence[str], others: Sequence[str]) -> tuple[str, str,
     known = set(others)
     step = max(1, len(images) // COMPARED)
     some = images[::step]
-    patterns = dict.fromkeys([*_by_stems(some, others), *_by_affixes(images, others)])
+    patterns = dict.fromkeys(_by_endings(others))
+    if not by_stems:
+        patterns |= dict.fromkeys([*_by_suffixes(some, others), *_by_affixes(images, others)])
     counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
     best = max(counts, key=lambda pattern: counts[pattern], default=None)
     if best is None or counts[best] < max(1, FEWEST * len([name for name in some if _fits(name, best[0])])):
@@ -156,10 +168,14 @@ def _fits(image: str, image_stem: str) -> bool:
     return core_of(PurePosixPath(image).stem, image_stem) is not None
 
 
-def _by_stems(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The same stem with an ending, and what stands after the stem of a picture in the names of others."""
+def _by_endings(others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The same stem with an ending."""
     endings = Counter(os.path.splitext(name)[1] for name in others)
     yield from (("*", ending) for ending, _ in endings.most_common(4))
+
+
+def _by_suffixes(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stands after the stem of a picture in the names of others."""
     last = [name.rpartition("/")[2] for name in others]
     suffixes = Counter[str]()
     for image in images[:5]:

@@ -106,13 +106,15 @@ def _of_xml(survey: Survey) -> list[Candidate]:
     if not pairs:
         missing = "no picture has the name of one: put the pictures beside them, or into images/"
         return [Candidate("voc", TITLE, words=f"{count:,} XML files", missing=missing)]
-    matched = [join(pair.others, other) for pair in pairs.values() for _, other in pair.matched]
+    matched = [join(pair.others.path, other) for pair in pairs.values() for _, other in pair.matched]
     names = _categories(survey, matched)
     counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
     data: dict[str, Any] = {"path": str(survey.root), "format": "voc", "labels": names} | split_keys(pairs)
-    data["images"] = {split: pair.images or "." for split, pair in pairs.items()}
-    data["annotations"] = {split: pair.others or "." for split, pair in pairs.items()}
-    return [_boxes(data, f"XML files, {in_words(counts)}", names)]
+    data["images"] = {split: pair.images.path or "." for split, pair in pairs.items()}
+    data["annotations"] = {split: pair.others.path or "." for split, pair in pairs.items()}
+    others = survey.num_pictures - len(matched)
+    words = f"XML files, {in_words(counts)}" + (f", {others:,} other pictures are left out" if others else "")
+    return [_boxes(data, words, names)]
 
 
 def _boxes(data: dict[str, Any], words: str, names: list[str]) -> Candidate:

@@ -87,9 +87,11 @@ def _survey(path: Path) -> Survey:
 
 def _contents(survey: Survey) -> str:
     if survey.num_pictures:
+        kinds = {"COCO's JSON": survey.paths(".json"), "VOC's XML": survey.paths(".xml")}
+        others = "".join(f"; {paths[0]} is not {kind}" for kind, paths in kinds.items() if paths)
         return (
             f"{survey.num_pictures:,} pictures and no annotations of them: expected COCO JSON, YOLO's data.yaml and "
-            "text files, Pascal VOC's XML files, or a folder of masks"
+            f"text files, Pascal VOC's XML files, or a folder of masks{others}"
         )
     listed = some(survey.folders.get("") or sorted(survey.folders), 5)
     return f"no pictures ({listed}): give the folder in which pictures and annotations are"

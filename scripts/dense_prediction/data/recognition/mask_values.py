@@ -34,7 +34,15 @@ FEWEST_OBJECTS = 5
 """Numbers in one mask, for them to be objects and not classes where nothing says what they are."""
 
 SINGLE = 0.9
-"""The share of objects that are in one piece."""
+"""The share of objects that are in one piece, where they are objects."""
+
+SMALLEST_OBJECT = 4
+"""In pixels, on the average; noise has smaller pieces."""
+
+MOST_EXAMINED, MOST_OBJECTS = 20, 50
+"""Masks, and numbers of each, whose pieces are looked at."""
+
+LARGEST_CLASS = 255
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Look:
         colours: red, green and blue in all others.
         grey: whether the numbers are shades of grey, which a palette can name.
         most: numbers beside 0 in one mask.
-        objects: the share of masks whose numbers are as those of objects.
+        single: the share of numbers that are in one piece in a mask.
+        counted: the share of masks whose numbers go up from 1, or are too large for classes.
         lossy: whether the files are JPEGs.
     """
 
@@ -54,18 +63,19 @@ class Look:
     colours: frozenset[tuple[int, int, int]]
     grey: bool
     most: int
-    objects: float
+    single: float
+    counted: float
     lossy: bool
 
     @property
     def are_objects(self) -> bool:
         """Whether the numbers tell objects apart, and no classes."""
-        return self.most >= FEWEST_OBJECTS and self.objects >= SINGLE
+        return self.may_be_objects and self.most >= FEWEST_OBJECTS and min(self.single, self.counted) >= SINGLE
 
     @property
     def may_be_objects(self) -> bool:
-        """Whether some mask has more than one number beside 0."""
-        return self.most > 1
+        """Whether some mask has more than one number beside 0, and most are in one piece."""
+        return self.most > 1 and not self.lossy and self.single > 0.5
 
 
 def read_some(paths: Sequence[Path]) -> Iterator[Image.Image]:
@@ -82,7 +92,8 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         lossy: their files are JPEGs.
     """
     end = time.monotonic() + SECONDS
-    ids, found, grey, most, objects = set[int](), set[tuple[int, int, int]](), True, 0, list[bool]()
+    ids, found, grey, most = set[int](), set[tuple[int, int, int]](), True, 0
+    single, counted = list[bool](), list[bool]()
     for mask in masks:
         numbers = np.array(mask)
         if numbers.ndim == 3:
@@ -98,12 +109,12 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         else:
             continue
         most = max(most, len([number for number in present if number]))
-        if len(objects) < 20:
-            objects.append(_is_of_objects(numbers, present))
+        if len(counted) < MOST_EXAMINED:
+            single += _are_single(numbers, present)
+            counted.append(max(present) > LARGEST_CLASS or max(present) < 2 * len(present) + 2)
         if time.monotonic() > end:
             break
-    share = sum(objects) / max(1, len(objects))
-    return Look(frozenset(ids), frozenset(found), grey, most, share, lossy)
+    return Look(frozenset(ids), frozenset(found), grey, most, _share(single), _share(counted), lossy)
 
 
 def are_lossy(paths: Iterable[Path]) -> bool:
@@ -111,15 +122,17 @@ def are_lossy(paths: Iterable[Path]) -> bool:
     return any(path.suffix.casefold() in (".jpg", ".jpeg") for path in paths)
 
 
-def _is_of_objects(numbers: np.ndarray, present: Sequence[int]) -> bool:
-    """Whether each number (H, W) but 0 is in one piece, and they are counted from 1 on."""
+def _are_single(numbers: np.ndarray, present: Sequence[int]) -> list[bool]:
+    """Of numbers (H, W) beside 0, whether each is in one piece; none is where they are as small as noise."""
     objects = [number for number in present if number]
-    if not objects:
-        return True
-    if numbers.max() > 2 * len(objects) + 2 and numbers.max() < 65536:
-        return False
-    single = [ndimage.label(numbers == number, np.ones((3, 3)))[1] == 1 for number in objects[:50]]
-    return sum(single) >= SINGLE * len(single)
+    if objects and np.count_nonzero(numbers) < SMALLEST_OBJECT * len(objects):
+        return [False] * len(objects)
+    neighbours = np.ones((3, 3), dtype=int)
+    return [bool(ndimage.label(numbers == number, neighbours)[1] == 1) for number in objects[:MOST_OBJECTS]]
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / max(1, len(flags))
 
 
 @dataclass(frozen=True)

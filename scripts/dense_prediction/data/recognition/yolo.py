@@ -100,9 +100,11 @@ def _undescribed(survey: Survey) -> Candidate | None:
         missing = "nothing names the classes: add classes.txt with a name a line, or a data.yaml with names"
         return Candidate("yolo", TITLE, words=in_words(counts), missing=missing)
     labels = read_lines(survey.root / lists[0])
+    others = survey.num_pictures - sum(map(len, pictures.values()))
     places = {split: folder or "." for split, folder in splits.items()}
     data = {"path": str(survey.root), "format": "yolo", "images": places, "labels": labels} | split_keys(splits)
-    return _candidate(lists[0], data, counts, labels, pictures["train"])
+    file = f"{lists[0]}, {others:,} other pictures are left out" if others else lists[0]
+    return _candidate(file, data, counts, labels, pictures["train"])
 
 
 def _candidate(

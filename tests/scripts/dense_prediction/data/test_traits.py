@@ -68,7 +68,9 @@ def test_thin_things_are_lost_in_cells() -> None:
     blocks[16:64, 16:64] = 1
     lines = torch.zeros(96, 96, dtype=torch.int64)
     lines[::16] = 1
-    thick, thin = (find_traits(Drawn(2, lambda index, ids=ids: with_map(noise(0, 96, 96), ids)), 2) for ids in (blocks, lines))
+    thick, thin = (
+        find_traits(Drawn(2, lambda index, ids=ids: with_map(noise(0, 96, 96), ids)), 2) for ids in (blocks, lines)
+    )
     assert thick is not None and thin is not None
     assert thick.kept_by_cells > 0.9 and thin.kept_by_cells < 0.1
     assert thin.class_pixels == pytest.approx([15 / 16, 1 / 16])

@@ -13,7 +13,21 @@ from dense_prediction.recipes.yaml_1_2 import dump_value
 
 
 DEMO = "semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo"
-STRANGE = ["1e-4", "no", "null", "2024-05-01", "a: b # c", "two\nlines", "  blanks  ", "0x10", "Ä", "'", '"', "~", "- a"]
+STRANGE = [
+    "1e-4",
+    "no",
+    "null",
+    "2024-05-01",
+    "a: b # c",
+    "two\nlines",
+    "  blanks  ",
+    "0x10",
+    "Ä",
+    "'",
+    '"',
+    "~",
+    "- a",
+]
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -68,6 +68,8 @@ def test_mistakes_are_one_line(arguments: tuple, message: str) -> None:
     assert str(mistake.value).startswith(message)
 
 
-@pytest.mark.parametrize("change", ["training.steps=1", "training.epochs=3", "training.log_every=7", "data.labels=[a, b]"])
+@pytest.mark.parametrize(
+    "change", ["training.steps=1", "training.epochs=3", "training.log_every=7", "data.labels=[a, b]"]
+)
 def test_every_length_of_a_run_may_be_typed(change: str) -> None:
     Request("object_detection", "d", [change])

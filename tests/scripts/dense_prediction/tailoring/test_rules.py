@@ -40,7 +40,12 @@ def traits_of(**fields: Any) -> Traits:
 
 
 def tailored(
-    task: str, *typed: str, device: Device = CPU, cost: Cost = SLOW, labels: tuple[str, ...] = ("a", "b"), **fields: Any
+    task: str,
+    *typed: str,
+    device: Device = CPU,
+    cost: Cost = SLOW,
+    labels: tuple[str, ...] = ("a", "b"),
+    **fields: Any,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a task for pictures of such traits, and the settings that it was made with."""
     traits = traits_of(**fields)

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import numpy as np
 import pytest
 from PIL import Image
 
-import evaluate
 import predict
 import train
 from dense_prediction import train as train_in_python

@@ -96,13 +96,13 @@ def test_an_up_is_found_where_there_is_one(what: str) -> None:
     """In the colours or in what is annotated; a left and a right is none."""
 
     def draw(index: int) -> Sample:
-        image, top = noise(index), float(np.random.default_rng(index).integers(0, 40))
+        image, (left, top) = noise(index), np.random.default_rng(index).uniform(0, (56, 40))
         if what == "sky":
             image[2, :16] = 255
         if what == "sides":
             image[2, :, :16] = 255
         top = top / 3 if what == "objects" else top
-        return with_boxes(image, [[10.0, top, 18.0, top + 8]])
+        return with_boxes(image, [[left, top, left + 8, top + 8]])
 
     found = find_traits(Drawn(60, draw), 1)
     assert found is not None and found.has_up == (what in ("sky", "objects"))

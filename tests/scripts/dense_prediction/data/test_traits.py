@@ -112,10 +112,10 @@ def test_slices_of_one_block_have_no_up() -> None:
     """Which is as bright at one place in all of them; a scene with a sky has one all the same."""
     generator = torch.Generator().manual_seed(0)
     block, noise_of_each = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(30, 4, 8, 8, generator=generator)
-    assert not has_up(block + noise_of_each)
+    assert not has_up(0.5 * block + noise_of_each)
     sky = torch.zeros(1, 4, 8, 8)
-    sky[:, 2, :2] = 4.0
-    assert has_up(block + noise_of_each + sky)
+    sky[:, :3, :2] = 4.0
+    assert has_up(0.5 * block + noise_of_each + sky)
 
 
 def test_chance_is_rarely_taken_for_an_up() -> None:

@@ -114,9 +114,6 @@ class _Reading:
             self.missing = f"{some([file.path for file in files], 5)} may be of one split: {NAMED}"
             return
         self.splits = as_splits(by_split)
-        if not self.splits:
-            self.missing = f"{some([file.path for file in files], 5)} are of no training split: {NAMED}"
-            return
         self.pictures = {split: find_pictures(survey, file) for split, file in self.splits.items()}
         self._check_pictures()
 

@@ -89,8 +89,9 @@ def _undescribed(survey: Survey) -> Candidate | None:
         found = [join(folder, name) for name in names]
         if any(_label_of(survey.root, path) in texts for path in found):
             labelled.setdefault(split_of(folder), []).append(folder)
-    if not labelled or not (splits := as_splits({split: _common(folders) for split, folders in labelled.items()})):
+    if not labelled:
         return None
+    splits = as_splits({split: _common(folders) for split, folders in labelled.items()})
     pictures = {split: _below(survey, folder) for split, folder in splits.items()}
     if not _are_objects([path for paths in pictures.values() for path in paths]):
         return None

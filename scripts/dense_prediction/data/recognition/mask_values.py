@@ -168,7 +168,7 @@ def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
     """The classes that masks show, by a file with their names or by their values."""
     if look.colours and look.ids:
         return Classes([], missing="some masks are in colours and others are not: write all in one way")
-    if len(look.colours) > MOST_COLOURS or (len(look.ids) > MOST_COLOURS and look.lossy):
+    if len(look.colours) > MOST_COLOURS or look.most > MOST_COLOURS:
         return Classes([], missing=_why_too_many(look))
     if look.colours:
         return _of_colours(look, file)
@@ -216,12 +216,15 @@ def _of_shades(shades: list[int]) -> Classes:
 def _of_ids(look: Look, file: ClassFile | None) -> Classes:
     present = set(look.ids)
     if file is not None and file.ids:
-        return _numbered(file, present)
+        return _numbered(file)
     if file is not None and file.colours and not look.grey:
         return _named_colours(file)
-    if file is not None and (labels := _fitting(file.names, present)):
-        return Classes(labels, words=f" of {file.path}")
+    if file is not None and (fitting := _fitting(file.names, present)):
+        return _enough(replace(fitting, words=f" of {file.path}"))
     nothing = ", which no file names"
+    if present and 0 not in present and min(present) == 1 and max(present) <= LARGEST_CLASS - 2:
+        labels = [f"class {number}" for number in range(1, max(present) + 1)]
+        return _enough(Classes(labels, {"reduce_labels": True}, f" by the ids from 1 to {max(present)}{nothing}"))
     if present == {0, WHITE}:
         return Classes(["background", "foreground"], {"foreground_255": True}, f" for 0 and 255{nothing}")
     if present - {WHITE} <= {0, 1} and 1 in present:
@@ -229,29 +232,27 @@ def _of_ids(look: Look, file: ClassFile | None) -> Classes:
     known = sorted(present - {WHITE})
     if look.grey and known and (len(known) == 1 or known[-1] >= FAR_APART * len(known) + 5):
         return _of_shades(sorted(present))
-    if not known or known[-1] > MOST_COLOURS * 4 - 4 or known[0] < 0:
+    if not known or known[-1] > LARGEST_CLASS - 2 or known[0] < 0:
         return Classes([], missing=f"its masks hold the ids {some(sorted(present))}, and 0 to 253 can be classes")
     labels = ["background", *(f"class {number}" for number in range(1, known[-1] + 1))]
     return _enough(Classes(labels, words=f" by the ids up to {known[-1]}{nothing}"))
 
 
-def _numbered(file: ClassFile, present: Iterable[int]) -> Classes:
+def _numbered(file: ClassFile) -> Classes:
     """Names that a file gives to ids."""
-    names = dict(zip(file.ids, file.names))
-    last = max(names)
-    labels = [names.get(number, f"class {number}") for number in range(last + 1)]
-    if 0 not in names:
-        labels[0] = "background"
-    del present
+    names = {0: "background"} | dict(zip(file.ids, file.names))
+    labels = [names.get(number, f"class {number}") for number in range(max(names) + 1)]
+    if file.zero_is_void:
+        return _enough(Classes(labels[1:], {"reduce_labels": True}, f" of {file.path}"))
     return _enough(Classes(labels, words=f" of {file.path}"))
 
 
-def _fitting(names: list[str], present: set[int]) -> list[str] | None:
-    """Names in the order of ids; with the background before them where the file leaves it out."""
+def _fitting(names: list[str], present: set[int]) -> Classes | None:
+    """Names in the order of ids; where there is one id more, the file leaves out the background, or no pixel is 0."""
     last = max(present - {WHITE}, default=0)
-    if last == len(names) and 0 in present:
-        return ["background", *names]
-    return names if last < len(names) and len(names) > 1 else None
+    if last == len(names):
+        return Classes(["background", *names]) if 0 in present else Classes(names, {"reduce_labels": True})
+    return Classes(names) if last < len(names) and len(names) > 1 else None
 
 
 def _enough(classes: Classes) -> Classes:

@@ -218,7 +218,13 @@ def _affixes(stems: Sequence[str]) -> list[tuple[str, str]]:
     return [(one, other) for one in befores[:4] for other in afters[:3] if "*" not in one + other]
 
 
+_MAY_BE_MASK = re.compile("|".join(sorted({word[:4] for word in ROLES["masks"]})))
+"""A first look, as there may be a hundred thousand names."""
+
+
 def is_mask_name(name: str) -> bool:
     """Whether a file that lies among pictures is called as a mask: `a_mask.png`, `a_cp_masks.tif`, `gt-7.png`."""
+    if _MAY_BE_MASK.search(name.casefold()) is None:
+        return False
     words = words_of(PurePosixPath(name).stem)
     return bool(words) and (words[-1] in ROLES["masks"] or words[0] in ROLES["masks"])

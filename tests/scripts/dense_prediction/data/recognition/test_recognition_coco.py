@@ -104,7 +104,7 @@ def test_one_file(layout: Layout, tmp_path: Path) -> None:
     layout(tmp_path)
     found = found_in(tmp_path)
     assert found.data["validation_share"] == 0.2
-    assert "train 2 pictures, of which 20% of train is held back for validation" in found.words
+    assert "train 2 pictures, about 20% of train held back for validation" in found.words
     data = opened(found)
     assert [name[-5] for name in sorted(names_of(data.train) + names_of(data.validation))] == ["a", "b"]
     assert (len(data.train), len(data.validation)) == (1, 1)
@@ -163,6 +163,14 @@ def test_a_test_file_is_no_validation(tmp_path: Path) -> None:
     data = opened(found)
     assert data.test is not None
     assert [len(split) for split in (data.train, data.validation, data.test)] == [1, 1, 2]
+
+
+def test_the_file_that_is_given(tmp_path: Path) -> None:
+    autogluon(tmp_path)
+    found = found_in(tmp_path / "annotations" / "val_labels.json")
+    assert found.data["path"] == str(tmp_path)
+    assert found.data["annotations"] == {"train": "annotations/val_labels.json"}
+    assert found.data["images"] == {"train": "images"}
 
 
 def test_pictures_that_are_not_there(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_without_splits(tmp_path: Path) -> None:
         draw(tmp_path / "image" / f"{name}.jpg")
         draw(tmp_path / "label" / f"{name}.png", mask(0, 1))
     found = found_in(tmp_path, SEMANTIC)
-    assert "train 5 pictures, of which 20% of train is held back for validation" in found.words
+    assert "train 5 pictures, about 20% of train held back for validation" in found.words
     data = opened(found, SEMANTIC)
     assert len(data.train) + len(data.validation) == 5 and len(data.validation) > 0
     assert not {*names_of(data.train)} & {*names_of(data.validation)}
@@ -72,6 +72,7 @@ VALUES = [
         "by the ids up to 3, which no",
         [0, 2, 3],
     ),
+    (mask(1, 3), ["class 1", "class 2", "class 3"], "by the ids from 1 to 3, which no file names", [0, 2]),
     (np.stack([mask(0, 255)] * 3, -1), ["background", "foreground"], "by their shades", [0, 1]),
     (np.stack([mask(0, 9), mask(0, 0), mask(0, 7)], -1), ["background", "class 1"], "by their colours, which", [0, 1]),
     (mask(0, 1, kind=np.bool_), ["background", "foreground"], "for 0 and 1, which no file names", [0, 1]),
@@ -125,6 +126,29 @@ def test_files_with_names(layout: Callable[[Path], None], tmp_path: Path) -> Non
     found = found_in(tmp_path, SEMANTIC)
     assert found.data["labels"][:3] == ["background", "cat", "dog"]
     assert " of " in found.words and found.words.endswith((".csv", ".json", ".txt"))
+
+
+def test_a_list_for_masks_without_the_background(tmp_path: Path) -> None:
+    """Where no pixel is 0 and the last is as many as there are names, the first name is 1."""
+    draw(tmp_path / "images" / "a.jpg")
+    draw(tmp_path / "masks" / "a.png", mask(1, 2))
+    a_list(tmp_path)
+    found = found_in(tmp_path, SEMANTIC)
+    assert (found.data["labels"], found.data["reduce_labels"]) == (["cat", "dog"], True)
+
+
+def test_ade20k(tmp_path: Path) -> None:
+    """http://sceneparsing.csail.mit.edu: ADEChallengeData2016, in whose masks 0 is no class."""
+    for split in ("training", "validation"):
+        draw(tmp_path / "ADEChallengeData2016" / "images" / split / f"ADE_{split}.jpg")
+        draw(tmp_path / "ADEChallengeData2016" / "annotations" / split / f"ADE_{split}.png", mask(0, 1, 2, 2))
+    table = (
+        "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.15\t11664\t1172\t1\twall\n2\t0.1\t6046\t612\t1\tbuilding, edifice\n"
+    )
+    write(tmp_path / "ADEChallengeData2016" / "objectInfo150.txt", table)
+    data = opened(found_in(tmp_path, SEMANTIC), SEMANTIC)
+    assert data.labels == ["wall", "building, edifice"]
+    assert data.train[0]["semantic_map"].unique().tolist() == [0, 1, 255]
 
 
 def test_a_table_of_colours(tmp_path: Path) -> None:

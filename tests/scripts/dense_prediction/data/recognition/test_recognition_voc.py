@@ -89,7 +89,7 @@ def label_studio(folder: Path) -> None:
 def test_without_splits(layout: Callable[[Path], None], tmp_path: Path) -> None:
     layout(tmp_path)
     found = found_in(tmp_path)
-    assert "XML files, train 3 pictures, of which 20% of train is held back" in found.words
+    assert "XML files, train 3 pictures, about 20% of train held back" in found.words
     data = opened(found)
     assert sorted(names_of(data.train) + names_of(data.validation))[0][0] == "a"
     assert data.train[0]["boxes"].tolist() == CORNERS and data.labels == ["dog"]

@@ -152,6 +152,19 @@ def crop_first(case: Case) -> Derived | None:
     return 0.0, "crops of 384 to 600 pixels are for photographs of COCO's size"
 
 
+@rule("transforms.image_mean", "that of the pictures that the trunk was trained on", "")
+def image_mean(case: Case) -> Derived | None:
+    return None if case.statistics is None else (case.statistics[0], OF_THE_TRUNK)
+
+
+@rule("transforms.image_std", "that of the pictures that the trunk was trained on", "")
+def image_std(case: Case) -> Derived | None:
+    return None if case.statistics is None else (case.statistics[1], OF_THE_TRUNK)
+
+
+OF_THE_TRUNK = "as the trunk has seen pictures"
+
+
 @rule("transforms.flip", "every other picture, but none where a class is called left or right", "0 or 0.5")
 def flip(case: Case) -> Derived | None:
     sided = sided_class(case)

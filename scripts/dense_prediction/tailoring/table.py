@@ -22,6 +22,8 @@ OF_PICTURES: tuple[Rule, ...] = (
     pictures.evaluation_resize,
     pictures.scale,
     pictures.crop_first,
+    pictures.image_mean,
+    pictures.image_std,
     pictures.flip,
     pictures.vertical_flip,
     pictures.rotate,

@@ -27,7 +27,7 @@ from .evaluation.measuring import measure
 from .evaluation.metrics.metric import Metric, Numbers
 from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
-from .evaluation.views import Viewer, check_views
+from .evaluation.views import Viewer, check_views, keep_windows
 from .models.backbones import build_backbone, build_skeleton
 from .models.building import build_model, queries_of
 from .models.head import Head
@@ -174,7 +174,9 @@ class Experiment:
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
-        return build_processor(self.recipe.head, self.recipe.transforms)
+        processor = build_processor(self.recipe.head, self.recipe.transforms)
+        keep_windows(processor, self.recipe.evaluation)
+        return processor
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
         """What the task's metric says of the model on all of the samples, the same numbers on every process."""

@@ -20,6 +20,8 @@ OF_PICTURES: tuple[Rule, ...] = (
     pictures.shortest_edges,
     pictures.longest_edge,
     pictures.evaluation_resize,
+    pictures.window,
+    pictures.stride,
     pictures.scale,
     pictures.crop_first,
     pictures.image_mean,

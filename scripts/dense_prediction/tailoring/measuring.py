@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -77,7 +78,8 @@ class _Bench:
         small, large = (self._batch(size) for size in ((1, 1) if device.is_cpu else BATCHES))
         precisions = ["no", "bf16"] if device.has_bf16 else ["no"]
         timed = small if device.is_cpu else large
-        seconds = {name: self._timed(partial(self._learn, timed, name)) / _size(timed) for name in precisions}
+        spans = {name: self._timed(partial(self._learn, timed, name)) for name in precisions}
+        seconds = {name: span / _size(timed) for name, span in _seconds(spans, device.is_cpu).items()}
         fastest = min(precisions, key=seconds.__getitem__)
         fixed, each = (0.0, 0.0) if device.is_cpu else self._memory(small, large, precisions[-1])
         return Cost(seconds, self._evaluation(fastest), fixed, each)
@@ -111,21 +113,21 @@ class _Bench:
             experiment.new_metric().update(found, batch["targets"][0])
 
         self.model.eval()
-        return self._timed(look)
+        return self._timed(look).wall
 
     def _autocast(self, precision: str) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
-    def _timed(self, work: Callable[[], object]) -> float:
-        """Seconds, the fewest of three or of what there is time for: the first time takes longer."""
-        seconds: list[float] = []
-        while len(seconds) < TIMES and sum(seconds) < PATIENCE:
+    def _timed(self, work: Callable[[], object]) -> "_Span":
+        """The shortest of three times, or of as many as there is time for: the first one takes longer."""
+        spans: list[_Span] = []
+        while len(spans) < TIMES and sum(span.wall for span in spans) < PATIENCE:
             self._wait()
-            start = time.perf_counter()
+            wall, busy = time.perf_counter(), time.process_time()
             work()
             self._wait()
-            seconds.append(time.perf_counter() - start)
-        return min(seconds)
+            spans.append(_Span(time.perf_counter() - wall, time.process_time() - busy))
+        return min(spans, key=lambda span: span.busy if self.device.type == "cpu" else span.wall)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -141,6 +143,24 @@ class _Bench:
             peaks.append(torch.cuda.max_memory_allocated(self.device) / GIB)
         each = max(0.0, peaks[1] - peaks[0]) / (_size(large) - _size(small))
         return max(0.0, peaks[0] - _size(small) * each), each
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Seconds that passed, and those in which the process computed."""
+
+    wall: float
+    busy: float
+
+
+def _seconds(spans: Mapping[str, _Span], is_cpu: bool) -> dict[str, float]:
+    """How long each takes.
+
+    On a CPU other programs may have been at work in one of them: what the process computed is compared, and they
+    count for all alike.
+    """
+    wall, busy = (sum(getattr(span, name) for span in spans.values()) for name in ("wall", "busy"))
+    return {name: span.busy * wall / busy if is_cpu else span.wall for name, span in spans.items()}
 
 
 def _size(batch: Batch) -> int:

@@ -86,7 +86,7 @@ class Request:
 
     @property
     def neutral(self) -> list[str]:
-        """What the base of a task says of the length of a run, so changed that every length may be typed."""
+        """What the base of a task says of its length and its trunk, so changed that others may be typed."""
         if not self.is_task:
             return []
         log_every = next((each for each in self.overrides if each.startswith("training.log_every=")), "=1")
@@ -94,6 +94,10 @@ class Request:
         fields["training.checkpoint_every"] = log_every.partition("=")[2]
         if "training.epochs" in self.typed:
             fields["training.steps"] = "null"
+        if "backbone.checkpoint" in self.typed:
+            fields |= {"backbone.config": "null", "backbone.trunk": "null"}
+        if "backbone.trunk_weights" in self.typed:
+            fields["backbone.trunk"] = "null"
         return [f"{key}={value}" for key, value in fields.items() if key not in self.typed]
 
     def _check_data_keys(self) -> None:

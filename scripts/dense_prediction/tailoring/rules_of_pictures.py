@@ -303,8 +303,8 @@ def freeze_trunk(case: Case) -> Derived | None:
 
 
 def is_pretrained(case: Case) -> bool:
-    """Whether the trunk starts with weights that somebody has trained."""
-    return any(case[f"backbone.{key}"] for key in ("trunk", "trunk_weights", "checkpoint"))
+    """Whether a plain ViT's weights were given; in a backbone's checkpoint all of it has been trained, and goes on."""
+    return bool(case["backbone.trunk"] or case["backbone.trunk_weights"])
 
 
 @rule("head.config.hidden_size", "of UperNet: 128 on a CPU, where 512 take four times as long as the backbone", "128")

@@ -3,6 +3,7 @@
 import math
 
 from .case import Case, Derived, clamp, rule, two_digits
+from .rules_of_pictures import is_pretrained
 
 
 MINUTES = 15.0
@@ -152,6 +153,17 @@ def learning_rate(case: Case) -> Derived | None:
     return two_digits(
         base * frozen * batch
     ), f"{case['head.name']} on {trunk}, {case.samples_per_step} pictures a step"
+
+
+@rule(
+    "optimization.trunk_lr_multiplier",
+    "a tenth where a pretrained trunk learns, which would forget what it knows",
+    "0.1",
+)
+def trunk_lr_multiplier(case: Case) -> Derived | None:
+    if not is_pretrained(case) or case["backbone.freeze_trunk"]:
+        return None
+    return 0.1, "a pretrained trunk would forget what it knows"
 
 
 @rule("optimization.warmup_steps", "a twentieth of the run", "1 to 500, and fewer than the steps")

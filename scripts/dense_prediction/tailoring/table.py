@@ -44,6 +44,7 @@ OF_STEPS: tuple[Rule, ...] = (
     steps.max_validation_samples,
     steps.steps,
     steps.learning_rate,
+    steps.trunk_lr_multiplier,
     steps.warmup_steps,
     steps.log_every,
     steps.evaluate_every,

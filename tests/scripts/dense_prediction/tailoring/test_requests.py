@@ -73,3 +73,13 @@ def test_mistakes_are_one_line(arguments: tuple, message: str) -> None:
 )
 def test_every_length_of_a_run_may_be_typed(change: str) -> None:
     Request("object_detection", "d", [change])
+
+
+def test_another_start_of_the_backbone_replaces_the_one_of_the_task() -> None:
+    def backbone(change: str) -> tuple[str | None, str | None, str | None, str | None]:
+        found = Request("object_detection", "d", [change]).recipe.backbone
+        return found.config, found.trunk, found.trunk_weights, found.checkpoint
+
+    assert backbone("backbone.trunk=mine.safetensors") == ("vit-comer-s", "mine.safetensors", None, None)
+    assert backbone("backbone.trunk_weights=w.safetensors") == ("vit-comer-s", None, "w.safetensors", None)
+    assert backbone("backbone.checkpoint=OUT") == (None, None, None, "OUT")

@@ -206,6 +206,16 @@ def test_a_trunk_without_pretrained_weights_is_never_frozen() -> None:
     assert tailored("semantic_segmentation", device=GPU, kept_by_cells=0.3)[0].backbone.freeze_trunk
 
 
+def test_a_pretrained_trunk_that_learns_does_so_slowly() -> None:
+    def multiplier(*typed: str, device: Device = GPU) -> float:
+        return tailored("semantic_segmentation", *typed, device=device)[0].optimization.trunk_lr_multiplier
+
+    assert multiplier() == multiplier("backbone.trunk_weights=w.safetensors") == 0.1
+    assert (
+        multiplier(device=CPU) == multiplier("backbone.trunk=null") == multiplier("backbone.checkpoint=org/b") == 1.0
+    )
+
+
 def test_label_maps_are_measured_as_they_are_learnt() -> None:
     same, _ = tailored("semantic_segmentation", sizes=[(224, 224)] * 5)
     assert (same.transforms.evaluation_resize, same.transforms.base_size) == ("none", (224, 224))

@@ -7,6 +7,7 @@ import torch
 from ..errors import UserError
 from ..tasks import Task
 from .bad_samples import BadSample, log_skipped, refuse_unless
+from .deep_pictures import Picture, Range
 from .formats import formats
 from .options import DataOptions
 from .samples import FirstSamples, Sample, Source, Split, Stream, UncheckedSplit
@@ -36,11 +37,13 @@ class CheckedSplit:
 
     Args:
         skip: pass over bad samples instead of raising `UserError`.
+        intensity: which numbers of pictures of more than 8 bits are black and white.
     """
 
-    def __init__(self, split: UncheckedSplit, skip: bool) -> None:
+    def __init__(self, split: UncheckedSplit, skip: bool, intensity: Range | None = None) -> None:
         self.split = split
         self.skip = skip
+        self.intensity = intensity
         self.glance = getattr(split, "glance", None)
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
@@ -50,12 +53,19 @@ class CheckedSplit:
 
     def __getitem__(self, index: int) -> Sample | None:
         try:
-            return to_tensors(self.split[index])
+            return to_tensors(self.split[index], self.intensity)
         except BadSample as error:
             refuse_unless(self.skip, error)
             if not self.skipped[index]:
                 self.skipped[index] = True
                 log_skipped(error, self.num_skipped)
+            return None
+
+    def picture(self, index: int) -> Picture | None:
+        """The picture of a sample before its numbers become colours; None of a bad sample."""
+        try:
+            return self.split[index]["image"]
+        except BadSample:
             return None
 
     @property
@@ -85,7 +95,9 @@ def _split(source: Source, options: DataOptions, key: str) -> Split:
     split = source.open_split(key)
     if split.is_empty() if isinstance(split, Stream) else len(split) == 0:
         raise UserError(f"data.{key}={getattr(options, key)}: the split is empty")
-    return split if isinstance(split, Stream) else CheckedSplit(split, options.skips_bad_samples)
+    return (
+        split if isinstance(split, Stream) else CheckedSplit(split, options.skips_bad_samples, options.known_intensity)
+    )
 
 
 def _first(split: Split, key: str, options: DataOptions) -> Split:

@@ -19,7 +19,6 @@ from dense_prediction.prediction.image_files import (
     find_images,
     make_folder,
     output_stems,
-    read_image,
 )
 
 
@@ -65,7 +64,8 @@ class Writer:
         Raises:
             UserError: the image cannot be read or predicted, or a file cannot be written.
         """
-        image = read_image(path) if self.annotated is None else self.annotated.read(path)
+        model = self.model
+        image = model.to_rgb(path) if self.annotated is None else self.annotated.read(path, model.intensity)
         with named([str(path)]):
             prediction = self.model.predict(image, name=str(path))
         described = self.model.describe(path, prediction, (image.height, image.width))

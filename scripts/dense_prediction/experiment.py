@@ -174,7 +174,7 @@ class Experiment:
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
-        return build_processor(self.recipe.head, self.recipe.transforms)
+        return build_processor(self.recipe.head, self.recipe.transforms, self.recipe.data.known_intensity)
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
         """What the task's metric says of the model on all of the samples, the same numbers on every process."""

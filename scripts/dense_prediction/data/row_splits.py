@@ -67,7 +67,7 @@ def open_rows(
         rows = _select(dataset, options, key)
         if buffer is None:
             return RowSplit(rows, reader)
-        return StreamedSplit(rows, reader, buffer, options.skips_bad_samples)
+        return StreamedSplit(rows, reader, buffer, options.skips_bad_samples, options.known_intensity)
 
     return Source(reader.labels, reader.things, open_split, reader.category_ids)
 

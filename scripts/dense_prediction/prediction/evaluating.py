@@ -17,7 +17,7 @@ from ..experiment import Experiment
 from ..failures import SMALLER_PICTURES, is_out_of_memory
 from ..models.building import check_fits
 from ..models.heads import head_of
-from ..models.saved_models import read_model
+from ..models.saved_models import intensity_of, read_model
 from ..recipes.runs import model_in
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
@@ -47,6 +47,7 @@ class Measurement:
         self.recipe, self.model, self.split = recipe, model_in(model), split
         self.accelerator = start_accelerator(recipe.training.mixed_precision)
         self._network, processor = read_model(self.model, self.accelerator.device)
+        recipe = with_intensity_of(processor, recipe)
         self.experiment = Experiment(recipe, head_of(self._network))
         check_fits(self._network, self.experiment.data, self.experiment.task)
         check_normalization(processor, recipe)
@@ -104,6 +105,23 @@ class Measurement:
             **self.counts,
             "metrics": self.numbers,
         }
+
+
+def with_intensity_of(processor: BaseImageProcessor, recipe: Recipe) -> Recipe:
+    """The recipe with what was black and white in the pictures of more than 8 bits that a model was trained on.
+
+    Raises:
+        UserError: the recipe says something else.
+    """
+    trained, asked = intensity_of(processor), recipe.data.known_intensity
+    if asked is not None and trained != asked:
+        learnt = "pictures of 8 bits" if trained is None else f"{list(trained)}; set it to that"
+        raise UserError(f"data.intensity={list(asked)}, but the model was trained with {learnt}")
+    return (
+        recipe
+        if trained is None
+        else dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, intensity=trained))
+    )
 
 
 def check_normalization(processor: BaseImageProcessor, recipe: Recipe) -> None:

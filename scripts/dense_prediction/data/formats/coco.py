@@ -13,7 +13,7 @@ from ..annotations.coco_schema import annotation_entry
 from ..annotations.instances import Instance, box_round, check_size, instance_fields
 from ..annotations.numbers import short
 from ..bad_samples import BadSample
-from ..images import read_rgb
+from ..images import read_picture
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
@@ -62,7 +62,7 @@ class CocoSplit:
         fields, annotations = self.records[index]
         path = image_path(self.images, fields, self.file_names)
         annotated = fields.get("height"), fields.get("width")
-        image = read_rgb(path, self.orientation, annotated)
+        image = read_picture(path, self.orientation, annotated)
         size = image.height, image.width
         check_size(size, annotated, path)
         kept = [annotation for annotation in annotations if not is_left_out(annotation, self.left_out)]

@@ -14,7 +14,7 @@ from ...tasks import Task
 from ..annotations.coco_schema import panoptic_entry
 from ..annotations.file_names import locate
 from ..bad_samples import BadSample
-from ..images import colours, read, read_rgb
+from ..images import colours, read, read_picture
 from ..samples import VOID, Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
@@ -66,7 +66,7 @@ class PanopticSplit:
         mask_path = locate(self.masks, annotations[0].get("file_name"), f"the segments of {path}")
         annotation = panoptic_entry(annotations[0], str(mask_path))
         numbers = _segment_numbers(mask_path)
-        image = read_rgb(path, self.orientation, numbers.shape)
+        image = read_picture(path, self.orientation, numbers.shape)
         if numbers.shape != (image.height, image.width):
             raise BadSample(f"{mask_path} has height and width {numbers.shape}, its image {image.height, image.width}")
         segments = self._segments(annotation, numbers, mask_path)

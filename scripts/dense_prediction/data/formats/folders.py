@@ -15,7 +15,7 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.file_names import files_below, spelt_in
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
-from ..images import is_picture_name, read, read_rgb
+from ..images import is_picture_name, read, read_picture
 from ..options import ExifOrientation, SplitPlaces
 from ..samples import Glance, Sample, Source, new_sample
 
@@ -79,7 +79,7 @@ class MaskSplit:
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
         ids = self._ids(mask_path)
-        image = read_rgb(image_path, self.orientation, ids.shape[:2])
+        image = read_picture(image_path, self.orientation, ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
 

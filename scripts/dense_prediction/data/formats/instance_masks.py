@@ -19,7 +19,7 @@ from ...tasks import Task
 from ..annotations.file_names import is_litter
 from ..annotations.instances import Instance, box_round, instance_fields
 from ..bad_samples import BadSample
-from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_rgb
+from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_picture
 from ..samples import Glance, Sample, Source, new_sample
 from .folders import PairedOptions, images_below, names_below, pairs_of
 
@@ -89,7 +89,7 @@ class InstanceMaskSplit:
         path, place = self.pairs[index]
         found = list(self.objects_of(place))
         annotated = found[0][0].shape if found else _size_of(place)
-        image = read_rgb(path, self.orientation, annotated)
+        image = read_picture(path, self.orientation, annotated)
         size = image.height, image.width
         for mask, name in found:
             if mask.shape != size:

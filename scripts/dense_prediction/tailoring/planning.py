@@ -71,7 +71,7 @@ def plan(request: Request) -> Plan:
         UserError: the data cannot be recognised, or something in them or in the changes is wrong.
     """
     if request.data is None:
-        return Plan(request.recipe)
+        return Plan(request.recipe, read_settings(Path(request.source).expanduser()))  # of a run's folder
     found = recognize(request.data, find_task(request.recipe.task), request.format)
     if (begun := _begun(request, found.data)) is not None:
         return begun

@@ -185,7 +185,7 @@ def checkpoint_every(case: Case) -> Derived | None:
 @rule("training.early_stopping", "a third of the evaluations without a better model", "3 at least")
 def early_stopping(case: Case) -> Derived | None:
     times = -(-run_length(case) // case["training.evaluate_every"])
-    return max(3, -(-times // 3)), f"of {times} evaluations"
+    return max(3, -(-times // 3)), f"of {times} evaluation{'s' if times > 1 else ''}"
 
 
 def run_length(case: Case) -> int:

@@ -25,6 +25,8 @@ FEWEST_FOR_UP = 8
 """Pictures from which it can be told whether they have an up."""
 SURELY = 2.0
 """Standard deviations from chance."""
+CLEARLY = 2.0
+"""Times as much as pictures have in common of left and right."""
 
 
 @dataclass(frozen=True)
@@ -193,21 +195,31 @@ def has_up(thumbnails: torch.Tensor) -> bool:
     """Whether pictures and what is annotated in them are otherwise above than below, by more than chance.
 
     What one half of the pictures has more of above than below is looked for in the other half: without an up it is
-    there as often as its contrary. So much that a coin would not do it, and there is one. Of a few pictures nobody
-    can tell, and they are taken to have an up.
+    there as often as its contrary. Slices of one block or pictures of one scene also share what is left and right of
+    them: theirs is an up only if they share twice as much of what is above and below. Of a few pictures nobody can
+    tell, and they are taken to have an up.
 
     Args:
-        thumbnails: (pictures, channels, height, width)
+        thumbnails: (pictures, channels, side, side)
     """
     count = len(thumbnails)
     if count < FEWEST_FOR_UP:
         return True
-    upside_down = (thumbnails - thumbnails.flip(2)).flatten(2)  # (pictures, channels, height * width)
+    agreeing, shared = _shared(thumbnails)
+    _, sideways = _shared(thumbnails.transpose(2, 3))
+    return (agreeing - count / 2) / (count / 4) ** 0.5 > SURELY and shared > CLEARLY * max(0.0, sideways)
+
+
+def _shared(thumbnails: torch.Tensor) -> tuple[float, float]:
+    """What pictures have more of above than below, in one half of them and in the other.
+
+    Returns:
+        In how many it is as in those of the other half, and which share of all of it they have in common.
+    """
+    upside_down = (thumbnails - thumbnails.flip(2)).flatten(2)  # (pictures, channels, side * side)
     scale = upside_down.std(dim=(0, 2), keepdim=True).clamp(min=1e-6)
-    signs = (upside_down / scale).flatten(1)
-    halves = signs[::2], signs[1::2]
-    agreeing = sum(
-        int((one @ other.mean(0) > 0).sum()) + int((one @ other.mean(0) == 0).sum()) / 2
-        for one, other in (halves, halves[::-1])
-    )
-    return bool((agreeing - count / 2) / (count / 4) ** 0.5 > SURELY)
+    each = (upside_down / scale).flatten(1)
+    one, other = each[::2], each[1::2]
+    signs = torch.cat([one @ other.mean(0), other @ one.mean(0)]).sign()
+    common = one.mean(0) @ other.mean(0) / each.square().sum(1).mean().clamp(min=1e-6)
+    return float((signs + 1).sum() / 2), float(common)

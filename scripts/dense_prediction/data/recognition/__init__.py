@@ -13,6 +13,7 @@ from ..options import some
 from .candidates import Candidate
 from .coco import recognize_coco
 from .masks import recognize_masks
+from .names import role_of
 from .survey import Survey
 from .tables import is_hub_id, recognize_rows, recognize_tables
 from .voc import recognize_voc
@@ -58,11 +59,13 @@ def recognize(source: str, task: Task, format: str | None = None) -> Found:
     if format is not None:
         candidates = _of_format(candidates, format, source)
     fitting = [candidate for candidate in candidates if task.name in candidate.tasks and not candidate.missing]
+    if len(fitting) > 1:  # masks alone say less than annotations do
+        fitting = [candidate for candidate in fitting if candidate.format != "instance_masks"] or fitting
     if len(fitting) > 1:
-        raise UserError(_ambiguous(source, fitting))
+        raise UserError(_in_one_line(_ambiguous(source, fitting)))
     if not fitting:
-        raise UserError(_why_not(source, contents, candidates, task))
-    return Found(fitting[0].data, str(fitting[0]))
+        raise UserError(_in_one_line(_why_not(source, contents, candidates, task)))
+    return Found(fitting[0].data, _in_one_line(str(fitting[0])))
 
 
 def _candidates(source: str) -> tuple[list[Candidate], str]:
@@ -78,8 +81,12 @@ def _candidates(source: str) -> tuple[list[Candidate], str]:
 
 def _survey(path: Path) -> Survey:
     """What is in a folder, beside a file of it, or in an archive, which may be the only thing in a folder."""
+    if path.is_file() and not is_archive(path):
+        # What is said of pictures stands beside their folder as often as above it.
+        folder = path.parent.parent if role_of(path.parent.name) == "masks" else path.parent
+        return Survey.of(folder, path.relative_to(folder).as_posix())
     if path.is_file():
-        return _survey(unpack(path)) if is_archive(path) else Survey.of(path.parent, path.name)
+        return _survey(unpack(path))
     survey = Survey.of(path)
     files = [survey.root / folder / name for folder, names in survey.folders.items() for name in names]
     return _survey(unpack(files[0])) if len(files) == 1 and is_archive(files[0]) else survey
@@ -87,9 +94,11 @@ def _survey(path: Path) -> Survey:
 
 def _contents(survey: Survey) -> str:
     if survey.num_pictures:
+        kinds = {"COCO's JSON": survey.paths(".json"), "VOC's XML": survey.paths(".xml")}
+        others = "".join(f"; {paths[0]} is not {kind}" for kind, paths in kinds.items() if paths)
         return (
             f"{survey.num_pictures:,} pictures and no annotations of them: expected COCO JSON, YOLO's data.yaml and "
-            "text files, Pascal VOC's XML files, or a folder of masks"
+            f"text files, Pascal VOC's XML files, or a folder of masks{others}"
         )
     listed = some(survey.folders.get("") or sorted(survey.folders), 5)
     return f"no pictures ({listed}): give the folder in which pictures and annotations are"
@@ -119,6 +128,10 @@ def _why_not(source: str, contents: str, candidates: list[Candidate], task: Task
     if incomplete:
         return f"{source}: {'; '.join(f'{candidate}, but {candidate.missing}' for candidate in incomplete)}"
     return f"{source} holds {contents}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _listed(candidates: Iterable[Candidate]) -> str:

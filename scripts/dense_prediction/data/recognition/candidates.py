@@ -44,7 +44,7 @@ def in_words(counts: Mapping[str, int | None], what: str = "pictures") -> str:
         return ""
     parts = [name if count is None else f"{name} {count:,}" for name, count in counts.items()]
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    kept = "" if "validation" in counts else f", of which {HELD_BACK:.0%} of train is held back for validation"
+    kept = "" if "validation" in counts else f", about {HELD_BACK:.0%} of train held back for validation"
     return f"{listed} {what}{kept}"
 
 
@@ -63,12 +63,10 @@ def split_keys(splits: Iterable[str]) -> Tree:
 
 
 def as_splits(found: Mapping[str | None, Found]) -> dict[str, Found]:
-    """By split: what says no split, and a single one of any name, is learnt from; empty without a training split."""
-    splits = {name: value for name, value in found.items() if name is not None}
-    if None in found and "train" not in splits:
-        splits["train"] = found[None]
-    if len(splits) == 1:
-        return {"train": next(iter(splits.values()))}
+    """By split: where none is called train, what says no split is learnt from, else validation, else test."""
+    splits = dict(found)
+    for other in (None, "validation", "test"):
+        if "train" not in splits and other in splits:
+            splits["train"] = splits.pop(other)
     order: tuple[str, ...] = ("train", "validation", "test")
-    ordered = {name: splits[name] for name in order if name in splits}
-    return ordered if "train" in ordered else {}
+    return {name: splits[name] for name in order if name in splits}

@@ -25,12 +25,14 @@ class ClassFile:
         names: in its order.
         ids: the number of each in masks; nothing where it says none.
         colours: the same of red, green and blue.
+        zero_is_void: 0 in masks is no class.
     """
 
     path: str
     names: list[str]
     ids: list[int] = field(default_factory=list)
     colours: list[Colour] = field(default_factory=list)
+    zero_is_void: bool = False
 
 
 def find_class_file(survey: Survey) -> ClassFile | None:
@@ -71,6 +73,12 @@ def _machine_colours(file: Path, path: str) -> ClassFile:
     return _checked(ClassFile(path, list(content), colours=colours))
 
 
+def _ade20k(file: Path, path: str) -> ClassFile:
+    """ADE20K's table: Idx, Ratio, Train, Val, Stuff, Name."""
+    rows = [line.split("\t") for line in read_lines(file)][1:]
+    return _checked(ClassFile(path, [row[-1] for row in rows], ids=[int(row[0]) for row in rows], zero_is_void=True))
+
+
 def _list(file: Path, path: str) -> ClassFile:
     """A name a line; a number before it, as in `0: cat`, is its place."""
     names = [re.sub(r"^\d+\s*[:.,]\s*", "", line) for line in read_lines(file)]
@@ -83,6 +91,7 @@ READERS: dict[str, Callable[[Path, str], ClassFile]] = {
     "_classes.csv": _pixel_values,
     "class_dict.csv": _coloured_table,
     "obj_class_to_machine_color.json": _machine_colours,
+    "objectinfo150.txt": _ade20k,
     "classes.txt": _list,
     "class_names.txt": _list,
     "labels.txt": _list,

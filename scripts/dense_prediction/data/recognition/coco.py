@@ -1,6 +1,7 @@
 """COCO's JSON files: which there are, of which split they are, and where their pictures are."""
 
 import json
+import mmap
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -114,9 +115,6 @@ class _Reading:
             self.missing = f"{some([file.path for file in files], 5)} may be of one split: {NAMED}"
             return
         self.splits = as_splits(by_split)
-        if not self.splits:
-            self.missing = f"{some([file.path for file in files], 5)} are of no training split: {NAMED}"
-            return
         self.pictures = {split: find_pictures(survey, file) for split, file in self.splits.items()}
         self._check_pictures()
 
@@ -178,19 +176,22 @@ def look_into(root: Path, path: str) -> CocoJson | None:
 
 
 def _read_parts(file: Path, path: str) -> CocoJson | None:
-    data = file.read_bytes()
-    images, categories = _part(data, "images", file), _part(data, "categories", file)
-    if not isinstance(images, list) or not isinstance(categories, list) or b'"annotations"' not in data:
+    # Mapped, as a copy of a file of half a gigabyte would stay in the process.
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        images, categories = _part(data, "images", file), _part(data, "categories", file)
+        has_annotations = data.find(b'"annotations"') >= 0
+        panoptic = data.find(b'"segments_info"') >= 0
+        outlines = re.search(rb'"segmentation"\s*:\s*(\[\s*\[|\{)', data) is not None
+    if not isinstance(images, list) or not isinstance(categories, list) or not has_annotations:
         return None
     names = [entry["file_name"] for entry in images if isinstance(entry, dict) and _has_text(entry, "file_name")]
     classes = [entry["name"] for entry in categories if isinstance(entry, dict) and _has_text(entry, "name")]
     if not names or not classes:
         return None
-    outlines = re.search(rb'"segmentation"\s*:\s*(\[\s*\[|\{)', data) is not None
-    return CocoJson(path, names, classes, b'"segments_info"' in data, outlines)
+    return CocoJson(path, names, classes, panoptic, outlines)
 
 
-def _part(data: bytes, part: str, file: Path) -> Any:
+def _part(data: mmap.mmap, part: str, file: Path) -> Any:
     """One list of the file, without parsing the others; of a file that is written otherwise, by parsing all of it."""
     starts = sorted((place, name) for name in _PARTS if (place := _start_of(data, name)) is not None)
     for place, name in starts:
@@ -203,7 +204,7 @@ def _part(data: bytes, part: str, file: Path) -> Any:
     return content.get(part) if isinstance(content, dict) else None
 
 
-def _start_of(data: bytes, name: str) -> int | None:
+def _start_of(data: mmap.mmap, name: str) -> int | None:
     """Where a list or an object of that name begins."""
     key = b'"' + name.encode()
     place = data.find(key)

@@ -34,7 +34,15 @@ FEWEST_OBJECTS = 5
 """Numbers in one mask, for them to be objects and not classes where nothing says what they are."""
 
 SINGLE = 0.9
-"""The share of objects that are in one piece."""
+"""The share of objects that are in one piece, where they are objects."""
+
+SMALLEST_OBJECT = 4
+"""In pixels, on the average; noise has smaller pieces."""
+
+MOST_EXAMINED, MOST_OBJECTS = 20, 50
+"""Masks, and numbers of each, whose pieces are looked at."""
+
+LARGEST_CLASS = 255
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Look:
         colours: red, green and blue in all others.
         grey: whether the numbers are shades of grey, which a palette can name.
         most: numbers beside 0 in one mask.
-        objects: the share of masks whose numbers are as those of objects.
+        single: the share of numbers that are in one piece in a mask.
+        counted: the share of masks whose numbers go up from 1, or are too large for classes.
         lossy: whether the files are JPEGs.
     """
 
@@ -54,18 +63,19 @@ class Look:
     colours: frozenset[tuple[int, int, int]]
     grey: bool
     most: int
-    objects: float
+    single: float
+    counted: float
     lossy: bool
 
     @property
     def are_objects(self) -> bool:
         """Whether the numbers tell objects apart, and no classes."""
-        return self.most >= FEWEST_OBJECTS and self.objects >= SINGLE
+        return self.may_be_objects and self.most >= FEWEST_OBJECTS and min(self.single, self.counted) >= SINGLE
 
     @property
     def may_be_objects(self) -> bool:
-        """Whether some mask has more than one number beside 0."""
-        return self.most > 1
+        """Whether some mask has more than one number beside 0, and most are in one piece."""
+        return self.most > 1 and not self.lossy and self.single > 0.5
 
 
 def read_some(paths: Sequence[Path]) -> Iterator[Image.Image]:
@@ -82,7 +92,8 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         lossy: their files are JPEGs.
     """
     end = time.monotonic() + SECONDS
-    ids, found, grey, most, objects = set[int](), set[tuple[int, int, int]](), True, 0, list[bool]()
+    ids, found, grey, most = set[int](), set[tuple[int, int, int]](), True, 0
+    single, counted = list[bool](), list[bool]()
     for mask in masks:
         numbers = np.array(mask)
         if numbers.ndim == 3:
@@ -98,12 +109,12 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         else:
             continue
         most = max(most, len([number for number in present if number]))
-        if len(objects) < 20:
-            objects.append(_is_of_objects(numbers, present))
+        if len(counted) < MOST_EXAMINED:
+            single += _are_single(numbers, present)
+            counted.append(max(present) > LARGEST_CLASS or max(present) < 2 * len(present) + 2)
         if time.monotonic() > end:
             break
-    share = sum(objects) / max(1, len(objects))
-    return Look(frozenset(ids), frozenset(found), grey, most, share, lossy)
+    return Look(frozenset(ids), frozenset(found), grey, most, _share(single), _share(counted), lossy)
 
 
 def are_lossy(paths: Iterable[Path]) -> bool:
@@ -111,15 +122,17 @@ def are_lossy(paths: Iterable[Path]) -> bool:
     return any(path.suffix.casefold() in (".jpg", ".jpeg") for path in paths)
 
 
-def _is_of_objects(numbers: np.ndarray, present: Sequence[int]) -> bool:
-    """Whether each number (H, W) but 0 is in one piece, and they are counted from 1 on."""
+def _are_single(numbers: np.ndarray, present: Sequence[int]) -> list[bool]:
+    """Of numbers (H, W) beside 0, whether each is in one piece; none is where they are as small as noise."""
     objects = [number for number in present if number]
-    if not objects:
-        return True
-    if numbers.max() > 2 * len(objects) + 2 and numbers.max() < 65536:
-        return False
-    single = [ndimage.label(numbers == number, np.ones((3, 3)))[1] == 1 for number in objects[:50]]
-    return sum(single) >= SINGLE * len(single)
+    if objects and np.count_nonzero(numbers) < SMALLEST_OBJECT * len(objects):
+        return [False] * len(objects)
+    neighbours = np.ones((3, 3), dtype=int)
+    return [bool(ndimage.label(numbers == number, neighbours)[1] == 1) for number in objects[:MOST_OBJECTS]]
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / max(1, len(flags))
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
     """The classes that masks show, by a file with their names or by their values."""
     if look.colours and look.ids:
         return Classes([], missing="some masks are in colours and others are not: write all in one way")
-    if len(look.colours) > MOST_COLOURS or (len(look.ids) > MOST_COLOURS and look.lossy):
+    if len(look.colours) > MOST_COLOURS or look.most > MOST_COLOURS:
         return Classes([], missing=_why_too_many(look))
     if look.colours:
         return _of_colours(look, file)
@@ -203,12 +216,15 @@ def _of_shades(shades: list[int]) -> Classes:
 def _of_ids(look: Look, file: ClassFile | None) -> Classes:
     present = set(look.ids)
     if file is not None and file.ids:
-        return _numbered(file, present)
+        return _numbered(file)
     if file is not None and file.colours and not look.grey:
         return _named_colours(file)
-    if file is not None and (labels := _fitting(file.names, present)):
-        return Classes(labels, words=f" of {file.path}")
+    if file is not None and (fitting := _fitting(file.names, present)):
+        return _enough(replace(fitting, words=f" of {file.path}"))
     nothing = ", which no file names"
+    if present and 0 not in present and min(present) == 1 and max(present) <= LARGEST_CLASS - 2:
+        labels = [f"class {number}" for number in range(1, max(present) + 1)]
+        return _enough(Classes(labels, {"reduce_labels": True}, f" by the ids from 1 to {max(present)}{nothing}"))
     if present == {0, WHITE}:
         return Classes(["background", "foreground"], {"foreground_255": True}, f" for 0 and 255{nothing}")
     if present - {WHITE} <= {0, 1} and 1 in present:
@@ -216,29 +232,27 @@ def _of_ids(look: Look, file: ClassFile | None) -> Classes:
     known = sorted(present - {WHITE})
     if look.grey and known and (len(known) == 1 or known[-1] >= FAR_APART * len(known) + 5):
         return _of_shades(sorted(present))
-    if not known or known[-1] > MOST_COLOURS * 4 - 4 or known[0] < 0:
+    if not known or known[-1] > LARGEST_CLASS - 2 or known[0] < 0:
         return Classes([], missing=f"its masks hold the ids {some(sorted(present))}, and 0 to 253 can be classes")
     labels = ["background", *(f"class {number}" for number in range(1, known[-1] + 1))]
     return _enough(Classes(labels, words=f" by the ids up to {known[-1]}{nothing}"))
 
 
-def _numbered(file: ClassFile, present: Iterable[int]) -> Classes:
+def _numbered(file: ClassFile) -> Classes:
     """Names that a file gives to ids."""
-    names = dict(zip(file.ids, file.names))
-    last = max(names)
-    labels = [names.get(number, f"class {number}") for number in range(last + 1)]
-    if 0 not in names:
-        labels[0] = "background"
-    del present
+    names = {0: "background"} | dict(zip(file.ids, file.names))
+    labels = [names.get(number, f"class {number}") for number in range(max(names) + 1)]
+    if file.zero_is_void:
+        return _enough(Classes(labels[1:], {"reduce_labels": True}, f" of {file.path}"))
     return _enough(Classes(labels, words=f" of {file.path}"))
 
 
-def _fitting(names: list[str], present: set[int]) -> list[str] | None:
-    """Names in the order of ids; with the background before them where the file leaves it out."""
+def _fitting(names: list[str], present: set[int]) -> Classes | None:
+    """Names in the order of ids; where there is one id more, the file leaves out the background, or no pixel is 0."""
     last = max(present - {WHITE}, default=0)
-    if last == len(names) and 0 in present:
-        return ["background", *names]
-    return names if last < len(names) and len(names) > 1 else None
+    if last == len(names):
+        return Classes(["background", *names]) if 0 in present else Classes(names, {"reduce_labels": True})
+    return Classes(names) if last < len(names) and len(names) > 1 else None
 
 
 def _enough(classes: Classes) -> Classes:

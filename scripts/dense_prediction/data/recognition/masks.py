@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..formats.voc_files import LISTS
 from .candidates import Candidate, as_splits, in_words, split_keys
 from .class_files import find_class_file
 from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
@@ -26,13 +27,13 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
     pairs = _pairs(survey)
     if not pairs:
         return []
-    paths = [survey.root / join(pair.others, mask) for pair in pairs.values() for _, mask in pair.matched]
+    paths = [survey.root / join(pair.others.path, mask) for pair in pairs.values() for _, mask in pair.matched]
     look = look_at(read_some(paths), are_lossy(paths))
     return [_classes(survey, pairs, look), _numbers(survey, pairs, look)]
 
 
 def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
-    title, words = "images and masks", _in_words(pairs)
+    title, words = "images and masks", _in_words(survey, pairs)
     classes = classes_of_look(look, find_class_file(survey))
     if look.are_objects and (classes.missing or "which no file names" in classes.words):
         return Candidate("folders", title, words=words, missing="its masks tell objects apart, and no classes")
@@ -40,30 +41,30 @@ def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate
 
 
 def _numbers(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
-    title, words = "instance masks, a number for each object", _in_words(pairs)
+    title, words = "instance masks, a number for each object", _in_words(survey, pairs)
     if not look.may_be_objects:
-        missing = "its masks tell classes apart, and no objects: no mask has two numbers beside 0"
+        missing = "its masks tell classes apart, and no objects: each would need a number of its own"
         return Candidate("instance_masks", title, words=words, missing=missing)
     data = {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
     tasks = ("instance_segmentation", "object_detection")
     return Candidate("instance_masks", title, tasks, data, f"{words}, 1 class ({OBJECT}), which no file names")
 
 
-def _in_words(pairs: Mapping[str, Pair]) -> str:
+def _in_words(survey: Survey, pairs: Mapping[str, Pair]) -> str:
     counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
-    alone = sum(pair.pictures - len(pair.matched) for pair in pairs.values() if pair.images != pair.others)
-    return in_words(counts) + (f", {alone:,} pictures have no mask" if alone > 0 else "")
+    alone = sum(len(pair.images.files) - len(pair.matched) for pair in pairs.values())
+    masks = {join(pair.others.path, mask) for pair in pairs.values() for _, mask in pair.matched}
+    others = survey.num_pictures - sum(len(pair.images.files) for pair in pairs.values()) - len(masks)
+    words = in_words(counts) + (f", {alone:,} more have no mask" if alone else "")
+    return words + (f", {others:,} other pictures are left out" if others > 0 else "")
 
 
 def _data(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
-    patterns = {(pair.image_stem, pair.suffix) for pair in pairs.values()}
-    image_stem, suffix = max(
-        patterns, key=lambda pattern: sum(pattern == (p.image_stem, p.suffix) for p in pairs.values())
-    )
+    image_stem, suffix = next(iter(pairs.values())).pattern
     data: dict[str, Any] = {
         "path": str(survey.root),
-        "images": {split: pair.images or "." for split, pair in pairs.items()},
-        "masks": {split: pair.others or "." for split, pair in pairs.items()},
+        "images": {split: pair.images.path or "." for split, pair in pairs.items()},
+        "masks": {split: pair.others.path or "." for split, pair in pairs.items()},
         "mask_suffix": suffix,
     }
     return data | ({} if image_stem == "*" else {"image_stem": image_stem}) | split_keys(pairs)
@@ -71,14 +72,17 @@ def _data(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
 
 def _pairs(survey: Survey) -> dict[str, Pair]:
     """Masks in folders of their own, else beside their pictures."""
-    masks = {folder: names for folder, names in survey.pictures.items() if _is_mask_folder(folder)}
-    images = {folder: names for folder, names in survey.pictures.items() if folder not in masks}
+    pictures = {folder: names for folder, names in survey.pictures.items() if not _is_of_voc(survey, folder)}
+    masks = {folder: names for folder, names in pictures.items() if role_of(folder) == "masks"}
+    images = {folder: names for folder, names in pictures.items() if folder not in masks}
     pairs = pairs_of(images, masks) if masks and images else {}
-    return pairs or _beside(survey.pictures)
+    return pairs or _beside(pictures)
 
 
-def _is_mask_folder(folder: str) -> bool:
-    return role_of(folder) == "masks"
+def _is_of_voc(survey: Survey, folder: str) -> bool:
+    """Whether lists of VOC's say which masks of a folder are of which split."""
+    above, _, name = folder.rpartition("/")
+    return name.startswith("Segmentation") and join(above, f"{LISTS}/Segmentation") in survey.folders
 
 
 def _beside(pictures: Names) -> dict[str, Pair]:
@@ -108,7 +112,7 @@ def _single_objects(survey: Survey) -> Candidate | None:
     places: dict[str | None, tuple[str, str]] = {}
     for folder, names in survey.pictures.items():
         above, _, last = folder.rpartition("/")
-        if last == "images" and join(above, "masks") in survey.pictures and above:
+        if last == "images" and above and _is_of_one(names, survey.pictures.get(join(above, "masks"), [])):
             place = above.rpartition("/")[0]
             found = {join(folder, name): len(survey.pictures[join(above, "masks")]) for name in names}
             split = split_of(place)
@@ -138,12 +142,17 @@ def _single_objects(survey: Survey) -> Candidate | None:
     return Candidate("instance_masks", title, tasks, data | split_keys(splits), words)
 
 
+def _is_of_one(names: list[str], masks: list[str]) -> bool:
+    """Whether a folder holds one picture, and another the masks of its objects, none of which is called as it is."""
+    return len(names) == 1 and bool(masks) and _stem(names[0]) not in map(_stem, masks)
+
+
 def _folders_of_masks(survey: Survey, folder: str, names: list[str]) -> str | None:
     """The folder that has a folder of masks for most pictures of a folder."""
     first = _stem(names[0])
     for other in survey.pictures:
         above, _, last = other.rpartition("/")
-        if last == first and above != folder and _is_mask_folder(above):
+        if last == first and above != folder and role_of(above) == "masks":
             found = [name for name in names if join(above, _stem(name)) in survey.pictures]
             if len(found) * 2 > len(names):
                 return above

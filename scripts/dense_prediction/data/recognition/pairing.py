@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import PurePosixPath
 
@@ -49,20 +49,25 @@ class Pair:
     """The pictures of a split and what is said of them.
 
     Attributes:
-        images: the folder of the pictures, below the root.
-        others: the folder of the other files.
         image_stem: what the stem of a picture is called, with a * for what both have in common.
         suffix: what stands after that in the name of the other file, or a name with a * in its place.
-        matched: how many pictures have such a file.
-        pictures: how many there are.
+        matched: the pictures that have such a file, each with it, below their places.
     """
 
-    images: str
-    others: str
+    images: Place
+    others: Place
     image_stem: str
     suffix: str
     matched: list[tuple[str, str]]
-    pictures: int
+
+    @property
+    def pattern(self) -> tuple[str, str]:
+        return self.image_stem, self.suffix
+
+    def by(self, image_stem: str, suffix: str) -> "Pair":
+        """The same files by another pattern."""
+        matched = list(_matched(self.images.files, set(self.others.files), image_stem, suffix))
+        return replace(self, image_stem=image_stem, suffix=suffix, matched=matched)
 
 
 def places_of(names: Names) -> list[Place]:
@@ -79,43 +84,63 @@ def places_of(names: Names) -> list[Place]:
     return places
 
 
-def pairs_of(pictures: Names, others: Names) -> dict[str, Pair]:
-    """For each split the pictures and what is said of them, in folders of their own or in one."""
+def pairs_of(pictures: Names, others: Names, by_stems: bool = False) -> dict[str, Pair]:
+    """For each split the pictures and what is said of them, in folders of their own or in one.
+
+    Args:
+        by_stems: files belong together by equal stems alone.
+    """
     image_places, other_places = places_of(pictures), places_of(others)
     found: dict[str | None, Pair] = {}
-    for place in other_places:
-        pairs = [pair for images in image_places if (pair := _pair(images, place)) is not None]
+    for place in sorted(other_places, key=lambda place: (not SHOWN.isdisjoint(words_of(place.path)), place.path)):
+        pairs = [pair for images in image_places if (pair := _pair(images, place, by_stems)) is not None]
         if not pairs:
             continue
         best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
-        split = place.split or split_of(best.images)
+        split = place.split or best.images.split
         if split not in found or len(best.matched) > len(found[split].matched):
             found[split] = best
-    return as_splits(found)
+    return _of_one_pattern(as_splits(found))
+
+
+def _of_one_pattern(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
+    """All splits by the pattern that fits most files, as a recipe has one; without those that it does not fit."""
+    patterns = {pair.pattern for pair in pairs.values()}
+    if len(patterns) < 2:
+        return dict(pairs)
+    choices = [{split: pair.by(*pattern) for split, pair in pairs.items()} for pattern in sorted(patterns)]
+    best = max(choices, key=lambda choice: sum(len(pair.matched) for pair in choice.values()))
+    return {split: pair for split, pair in best.items() if pair.matched}
+
+
+SHOWN = {"human", "color", "colors", "colour", "colours", "colored", "rgb", "visual", "overlay", "instances", "vis"}
+"""What folders of masks are called that were made for the eye, or of single objects, beside those of classes."""
 
 
 def _kinship(pair: Pair, place: Place) -> tuple[bool, bool, bool]:
     """How well the paths of both fit."""
     return (
-        split_of(pair.images) == place.split,
-        subject_of(pair.images) == subject_of(place.path),
-        role_of(pair.images) == "images",
+        pair.images.split == place.split,
+        subject_of(pair.images.path) == subject_of(place.path),
+        pair.images.role == "images",
     )
 
 
-def _pair(images: Place, others: Place) -> Pair | None:
+def _pair(images: Place, others: Place, by_stems: bool) -> Pair | None:
     if images.split is not None and others.split is not None and images.split != others.split:
         return None
     if images.role == "masks" and images.path != others.path and others.role != "masks":
         return None
-    match = match_names(images.files, others.files)
+    match = match_names(images.files, others.files, by_stems)
     if match is None:
         return None
     image_stem, suffix, matched = match
-    return Pair(images.path, others.path, image_stem, suffix, matched, len(images.files))
+    return Pair(images, others, image_stem, suffix, matched)
 
 
-def match_names(images: Sequence[str], others: Sequence[str]) -> tuple[str, str, list[tuple[str, str]]] | None:
+def match_names(
+    images: Sequence[str], others: Sequence[str], by_stems: bool = False
+) -> tuple[str, str, list[tuple[str, str]]] | None:
     """The pattern by which most pictures have another file: `*` and `.png`, `*_img` and `_masks.tif`, `img_*`, ...
 
     Returns:
@@ -124,7 +149,9 @@ def match_names(images: Sequence[str], others: Sequence[str]) -> tuple[str, str,
     known = set(others)
     step = max(1, len(images) // COMPARED)
     some = images[::step]
-    patterns = dict.fromkeys([*_by_stems(some, others), *_by_affixes(images, others)])
+    patterns = dict.fromkeys(_by_endings(others))
+    if not by_stems:
+        patterns |= dict.fromkeys([*_by_suffixes(some, others), *_by_affixes(images, others)])
     counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
     best = max(counts, key=lambda pattern: counts[pattern], default=None)
     if best is None or counts[best] < max(1, FEWEST * len([name for name in some if _fits(name, best[0])])):
@@ -156,10 +183,14 @@ def _fits(image: str, image_stem: str) -> bool:
     return core_of(PurePosixPath(image).stem, image_stem) is not None
 
 
-def _by_stems(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The same stem with an ending, and what stands after the stem of a picture in the names of others."""
+def _by_endings(others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The same stem with an ending."""
     endings = Counter(os.path.splitext(name)[1] for name in others)
     yield from (("*", ending) for ending, _ in endings.most_common(4))
+
+
+def _by_suffixes(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stands after the stem of a picture in the names of others."""
     last = [name.rpartition("/")[2] for name in others]
     suffixes = Counter[str]()
     for image in images[:5]:
@@ -178,15 +209,22 @@ def _by_affixes(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[
 
 
 def _affixes(stems: Sequence[str]) -> list[tuple[str, str]]:
-    before = re.sub(r"[^\W\d_]*\d*$|\d+$", "", os.path.commonprefix(list(stems))) if len(stems) > 1 else ""
-    whole = re.sub(r"\d+$", "", os.path.commonprefix(list(stems))) if len(stems) > 1 else ""
-    after = os.path.commonprefix([stem[::-1] for stem in stems])[::-1] if len(stems) > 1 else ""
-    after = re.sub(r"^\d+", "", after) if not after.startswith("_") else after
-    befores, afters = dict.fromkeys(["", whole, before]), dict.fromkeys(["", after])
-    return [(one, other) for one in befores for other in afters if "*" not in one + other]
+    """What all stems begin with and end with, cut after each separator, the shortest first."""
+    if len(stems) < 2:
+        return [("", "")]
+    first, last = os.path.commonprefix(list(stems)), os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
+    befores = ["", *(first[: match.end()] for match in re.finditer(r"[^\W\d_]+(?=\d|$)|[\W_]+", first))]
+    afters = ["", *(last[match.start() :] for match in reversed(list(re.finditer(r"[\W_]+|(?<=\d)[^\W\d_]", last))))]
+    return [(one, other) for one in befores[:4] for other in afters[:3] if "*" not in one + other]
+
+
+_MAY_BE_MASK = re.compile("|".join(sorted({word[:4] for word in ROLES["masks"]})))
+"""A first look, as there may be a hundred thousand names."""
 
 
 def is_mask_name(name: str) -> bool:
     """Whether a file that lies among pictures is called as a mask: `a_mask.png`, `a_cp_masks.tif`, `gt-7.png`."""
+    if _MAY_BE_MASK.search(name.casefold()) is None:
+        return False
     words = words_of(PurePosixPath(name).stem)
     return bool(words) and (words[-1] in ROLES["masks"] or words[0] in ROLES["masks"])

@@ -22,7 +22,7 @@ class Survey:
     Attributes:
         root: the folder, or the only one in it.
         folders: the names of the files in each folder, in their order; `a/b` below the root, which is "".
-        chosen: the name of a file in the root that was given in the folder's place, or nothing.
+        chosen: a file below the root that was given in the folder's place, or nothing.
     """
 
     root: Path
@@ -52,7 +52,8 @@ class Survey:
                 folders["" if parent == str(folder) else Path(parent).relative_to(folder).as_posix()] = kept
         if not folders:
             raise UserError(f"{folder} holds no file: give the folder of the data")
-        return cls(folder, folders, chosen)._unwrapped()
+        survey = cls(folder, folders, chosen)
+        return survey if chosen else survey._unwrapped()
 
     def _unwrapped(self) -> "Survey":
         """Without folders that hold nothing but one other, and say nothing of a split or of what is in them."""
@@ -63,8 +64,7 @@ class Survey:
                 break
             parts.append(part)
         start = len("/".join(parts)) + 1 if parts else 0
-        folders = {name[start:]: files for name, files in self.folders.items()}
-        return Survey(self.root.joinpath(*parts), folders, self.chosen)
+        return Survey(self.root.joinpath(*parts), {name[start:]: files for name, files in self.folders.items()})
 
     @cached_property
     def pictures(self) -> dict[str, list[str]]:

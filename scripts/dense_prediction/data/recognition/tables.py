@@ -54,8 +54,6 @@ def recognize_rows(path: str) -> list[Candidate]:
     splits = as_splits(by_split)
     counts: dict[str, int | None] = {split: len(dataset[name]) for split, name in splits.items()}
     words = in_words(counts)
-    if not splits:
-        return [Candidate("datasets", TITLE, words=", ".join(dataset), missing="there is no training split")]
     rows = dataset[splits["train"]]
     pictures = [name for name, feature in rows.features.items() if is_picture(feature)]
     images = [name for name in pictures if not _has_role(name, "masks")] or pictures

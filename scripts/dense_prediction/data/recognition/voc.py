@@ -9,13 +9,20 @@ from ..bad_samples import BadSample
 from ..formats.voc import categories_in
 from ..formats.voc_files import BOXES, IMAGES, LISTS, MASKS, parse_xml, read_stems
 from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
-from .mask_values import classes_of
+from .class_files import find_class_file
+from .mask_values import Classes, classes_of
 from .names import split_of
 from .pairing import pairs_of
 from .survey import Survey, join
 
 
 TITLE = "Pascal VOC"
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""Of the masks of VOC2007 to VOC2012, whose folders do not say them."""
 
 MOST_LOOKED_AT = 20
 """XML files, to see whether they are such."""
@@ -82,7 +89,10 @@ def _masks_of_lists(survey: Survey, root: str, lists: Mapping[str, str]) -> Cand
         missing = f"there is no folder {join(root, IMAGES)} of the pictures: export them with the masks"
         return Candidate("voc", f"{TITLE} masks", words=in_words(counts), missing=missing)
     paths = [folder / MASKS / f"{stem}.png" for each in stems.values() for stem in each]
-    classes = classes_of(survey, [path for path in paths if path.is_file()])
+    if folder.name.startswith("VOC20") and find_class_file(survey) is None:
+        classes = Classes(list(VOC_CLASSES), words=", which VOC has")
+    else:
+        classes = classes_of(survey, [path for path in paths if path.is_file()])
     return classes.candidate("voc", f"{TITLE} masks", {"path": str(folder)} | _list_keys(lists), in_words(counts))
 
 
@@ -91,18 +101,20 @@ def _of_xml(survey: Survey) -> list[Candidate]:
     files = survey.with_ending(".xml")
     if not files or not _are_annotations(survey, files):
         return []
-    pairs = pairs_of(survey.pictures, files)
+    pairs = pairs_of(survey.pictures, files, by_stems=True)
     count = sum(map(len, files.values()))
     if not pairs:
         missing = "no picture has the name of one: put the pictures beside them, or into images/"
         return [Candidate("voc", TITLE, words=f"{count:,} XML files", missing=missing)]
-    matched = [join(pair.others, other) for pair in pairs.values() for _, other in pair.matched]
+    matched = [join(pair.others.path, other) for pair in pairs.values() for _, other in pair.matched]
     names = _categories(survey, matched)
     counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
     data: dict[str, Any] = {"path": str(survey.root), "format": "voc", "labels": names} | split_keys(pairs)
-    data["images"] = {split: pair.images or "." for split, pair in pairs.items()}
-    data["annotations"] = {split: pair.others or "." for split, pair in pairs.items()}
-    return [_boxes(data, f"XML files, {in_words(counts)}", names)]
+    data["images"] = {split: pair.images.path or "." for split, pair in pairs.items()}
+    data["annotations"] = {split: pair.others.path or "." for split, pair in pairs.items()}
+    others = survey.num_pictures - len(matched)
+    words = f"XML files, {in_words(counts)}" + (f", {others:,} other pictures are left out" if others else "")
+    return [_boxes(data, words, names)]
 
 
 def _boxes(data: dict[str, Any], words: str, names: list[str]) -> Candidate:

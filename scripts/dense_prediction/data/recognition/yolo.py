@@ -1,6 +1,7 @@
 """YOLO's data sets: a YAML file, or text files beside pictures and a list of names."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from ...errors import UserError
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
-from ..formats.yolo import BOX, SPLITS, Description, YoloObject, label_file
+from ..formats.yolo import BOX, IMAGES, LABELS, SPLITS, Description, YoloObject, label_file
 from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
 from .names import place_of, split_of
 from .survey import Survey, join
@@ -85,12 +86,13 @@ def _undescribed(survey: Survey) -> Candidate | None:
     """Pictures with text files beside them or in labels/, and a list of names anywhere."""
     labelled: dict[str | None, list[str]] = {}
     texts = {join(folder, name) for folder, files in survey.with_ending(".txt").items() for name in files}
-    for folder, names in survey.pictures.items():
-        found = [join(folder, name) for name in names]
-        if any(_label_of(survey.root, path) in texts for path in found):
+    for folder, names in survey.pictures.items() if texts else ():
+        if any(join(place, text) in texts for place in _places_of_texts(folder) for text in map(_text_of, names)):
             labelled.setdefault(split_of(folder), []).append(folder)
-    if not labelled or not (splits := as_splits({split: _common(folders) for split, folders in labelled.items()})):
+    if not labelled:
         return None
+    every = {folder for folders in labelled.values() for folder in folders}
+    splits = as_splits({split: _common(folders, every.difference(folders)) for split, folders in labelled.items()})
     pictures = {split: _below(survey, folder) for split, folder in splits.items()}
     if not _are_objects([path for paths in pictures.values() for path in paths]):
         return None
@@ -100,9 +102,11 @@ def _undescribed(survey: Survey) -> Candidate | None:
         missing = "nothing names the classes: add classes.txt with a name a line, or a data.yaml with names"
         return Candidate("yolo", TITLE, words=in_words(counts), missing=missing)
     labels = read_lines(survey.root / lists[0])
+    others = survey.num_pictures - sum(map(len, pictures.values()))
     places = {split: folder or "." for split, folder in splits.items()}
     data = {"path": str(survey.root), "format": "yolo", "images": places, "labels": labels} | split_keys(splits)
-    return _candidate(lists[0], data, counts, labels, pictures["train"])
+    file = f"{lists[0]}, {others:,} other pictures are left out" if others else lists[0]
+    return _candidate(file, data, counts, labels, pictures["train"])
 
 
 def _candidate(
@@ -115,17 +119,21 @@ def _candidate(
     return Candidate("yolo", TITLE, tasks, data, words)
 
 
-def _label_of(root: Path, picture: str) -> str:
-    return (
-        label_file(root / picture).relative_to(root).as_posix()
-        if label_file(root / picture).is_relative_to(root)
-        else ""
-    )
+def _places_of_texts(folder: str) -> list[str]:
+    """As `label_file` looks for them."""
+    before, images, after = f"/{folder}/".rpartition(f"/{IMAGES}/")
+    return [folder, f"{before}/{LABELS}/{after}".strip("/")] if images else [folder]
 
 
-def _common(folders: list[str]) -> str:
-    """The folder of a split's pictures."""
-    return place_of(folders[0]) if len(folders) > 1 else folders[0]
+def _text_of(picture: str) -> str:
+    return f"{picture.rpartition('.')[0]}.txt"
+
+
+def _common(folders: list[str], others: Iterable[str]) -> str:
+    """The folder of a split's pictures, in which those of no other split are."""
+    common = os.path.commonpath(folders)
+    is_shared = any(not common or folder == common or folder.startswith(f"{common}/") for folder in others)
+    return place_of(folders[0]) if is_shared else common
 
 
 def _below(survey: Survey, folder: str) -> list[Path]:

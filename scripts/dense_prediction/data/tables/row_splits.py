@@ -6,10 +6,10 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from ..errors import UserError
-from .options import DataOptions
+from ...errors import UserError
+from ..options import DataOptions
+from ..samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .rows import UNREADABLE, Row, RowReader, Rows, row_file
-from .samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .streaming import StreamedSplit
 
 

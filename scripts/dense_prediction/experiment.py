@@ -174,7 +174,8 @@ class Experiment:
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
-        return build_processor(self.recipe.head, self.recipe.transforms, self.recipe.data.known_intensity)
+        recipe = self.recipe
+        return build_processor(recipe.head, recipe.transforms, recipe.data.known_intensity, recipe.evaluation.windows)
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
         """What the task's metric says of the model on all of the samples, the same numbers on every process."""

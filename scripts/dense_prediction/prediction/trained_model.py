@@ -21,12 +21,14 @@ from ..errors import UserError
 from ..evaluation.coco_output import describe
 from ..evaluation.metrics.average_precision import MAX_DETECTIONS
 from ..evaluation.tasks import find_task
+from ..evaluation.views import Viewer
 from ..failures import is_out_of_memory
 from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
 from ..models.heads import head_of
-from ..models.saved_models import PADDING, intensity_of, read_model
+from ..models.saved_models import PADDING, intensity_of, read_model, windows_of
 from ..recipes.runs import model_in
+from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
 from .image_files import read_image, to_image
 
@@ -170,10 +172,15 @@ def choose_options(
 def predict_image(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, options: PredictionOptions
 ) -> Prediction:
-    """What the model was trained to see, in an RGB image, at the image's own size."""
+    """What the model was trained to see, in an RGB image, at the image's own size.
+
+    It looks at it in the windows in which it was measured, if it was.
+    """
     head = head_of(model)
     batch = prepare_image(head, processor, image, model.device)
-    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, find_task(task_of(model)), options)
+    window, stride = windows_of(processor) or (None, None)
+    views = EvaluationOptions(window=window, stride=stride)
+    (prediction,) = Viewer(head, find_task(task_of(model)), views, options).predict(model, batch)
     return prediction
 
 

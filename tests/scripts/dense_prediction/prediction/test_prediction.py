@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
+from transformers import AutoImageProcessor
 
 from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import collate
@@ -18,7 +19,7 @@ from dense_prediction.errors import UserError
 from dense_prediction.models.building import task_of, things_of
 from dense_prediction.models.heads import find_head, head_names
 from dense_prediction.models.options import HeadOptions
-from dense_prediction.models.saved_models import build_processor, padding_divisor, read_model
+from dense_prediction.models.saved_models import build_processor, padding_divisor, read_model, windows_of
 from dense_prediction.prediction.trained_model import predict_image, prepare_image
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from modeling_vit_comer import restore_heads
@@ -94,6 +95,21 @@ def test_images_of_other_modes_are_read_as_rgb(mode: str, backbone_file: Path) -
     found = predict_image(model, processor, image, OPTIONS)["semantic_map"]
     expected = predict_image(model, processor, image.convert("RGB"), OPTIONS)["semantic_map"]
     assert torch.equal(found, expected)
+
+
+def test_a_model_that_was_measured_in_windows_predicts_in_windows(backbone_file: Path, tmp_path: Path) -> None:
+    model, image = build("upernet", "semantic_segmentation", backbone_file).eval(), draw_image(64, 96)
+    head, transforms = HeadOptions(name="upernet"), transforms_for("none")
+    windows = (64, 32), (64, 32)
+    build_processor(head, transforms, windows=windows).save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    assert windows_of(processor) == windows
+    found = predict_image(model, processor, image, OPTIONS)["semantic_map"]
+    alone = build_processor(head, transforms)
+    parts = [image.crop((left, 0, left + 32, 64)) for left in (0, 32, 64)]
+    expected = torch.cat([predict_image(model, alone, part, OPTIONS)["semantic_map"] for part in parts], dim=1)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, predict_image(model, alone, image, OPTIONS)["semantic_map"])
 
 
 def test_a_folder_without_a_model_is_refused(backbone_file: Path, tmp_path: Path) -> None:

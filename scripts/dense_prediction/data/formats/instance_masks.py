@@ -114,7 +114,7 @@ class InstanceMaskSplit:
 def _with_folders(options: InstanceMasksOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the folder of its masks."""
     images, masks = options.place("images", key), options.place("masks", key)
-    found = [image for image in images_below(images) if options.core_of(image) is not None]
+    found = images_below(images)
     pairs = [(image, _folder_of(masks / image.relative_to(images))) for image in found]
     if images == masks:  # in which the masks were found too
         pairs = [(image, folder) for image, folder in pairs if os.path.isdir(folder)]

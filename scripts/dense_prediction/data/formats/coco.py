@@ -52,7 +52,7 @@ class CocoSplit:
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.masks = masks
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
-        self.objects = file.objects(None, self.crowds)
+        self.objects = file.objects(self.crowds)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -52,8 +52,8 @@ class CocoSplit:
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.masks = masks
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
-        self.objects = file.objects(None, self.crowds)
-        self.file_names, self.names = options.file_names, [str(image["file_name"]) for image in file.images]
+        self.objects = file.objects(self.crowds)
+        self.file_names = options.file_names
 
     def __len__(self) -> int:
         return len(self.records)
@@ -76,7 +76,7 @@ class CocoSplit:
 
     def picture_names(self) -> list[str]:
         """What the file calls each image."""
-        return self.names
+        return self.records.names()
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int], path: Path) -> Instance:
         name = f"{path}: annotation {short(annotation.get('id'))}"

@@ -93,8 +93,8 @@ def match_objects(images: Sequence[ImageRecord], num_labels: int, kind: Kind) ->
         kind: `bbox` compares boxes, `segm` masks.
 
     Returns:
-        (num_labels + 1, num_labels + 1) int64, the last row of what was found where nothing is, the last column of what
-        was missed.
+        (num_labels + 1, num_labels + 1) int64, the last row of what was found where nothing is, the last column of
+        what was missed.
     """
     counts = np.zeros((num_labels + 1, num_labels + 1), dtype=np.int64)
     for image in images:

@@ -76,11 +76,11 @@ def test_average_precision_of_a_class_is_that_of_its_objects() -> None:
     """AP50 forgives a box that is a little off, AP does not; AR is of the class's own objects."""
     metric = TASKS["object_detection"].metric(["cat", "dog", "cow"], frozenset({0, 1, 2}))
     truth = torch.tensor([[0, 0, 40, 40], [50, 50, 90, 90], [0, 50, 40, 90]]).float()
-    found = {"boxes": truth[:2] + torch.tensor([[0, 0, 0, 0], [0, 0, 12, 0]]), "scores": torch.tensor([0.9, 0.8])}
+    found = {"boxes": truth[:2] + torch.tensor([[0, 0, 0, 0], [0, 0, 16, 0]]), "scores": torch.tensor([0.9, 0.8])}
     targets = {"boxes": truth, "labels": torch.tensor([0, 1, 1]), "is_crowd": torch.zeros(3, dtype=torch.bool)}
     targets |= {"areas": torch.full((3,), 1600.0), "image_id": 1, "original_size": (100, 110), "name": "a"}
     metric.update(found | {"labels": torch.tensor([0, 1])}, targets)
     numbers = metric.compute()
     assert numbers["class_box_ap50"] == {"cat": pytest.approx(1), "dog": pytest.approx(51 / 101), "cow": None}
-    assert numbers["class_box_ap"]["dog"] == pytest.approx(51 / 101 * 6 / 10)  # at 0.5 to 0.75: the IoU is 40 / 52
-    assert numbers["class_box_ar100"] == {"cat": pytest.approx(1), "dog": pytest.approx(0.3), "cow": None}
+    assert numbers["class_box_ap"]["dog"] == pytest.approx(51 / 101 * 5 / 10)  # at 0.5 to 0.7: the IoU is 40 / 56
+    assert numbers["class_box_ar100"] == {"cat": pytest.approx(1), "dog": pytest.approx(0.25), "cow": None}

@@ -1,5 +1,6 @@
 """The splits and class names that a recipe asks for, whatever their format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,7 @@ class CheckedSplit:
         self.split = split
         self.skip = skip
         self.glance = getattr(split, "glance", None)
+        self.peek: Callable[[int], Sample | None] | None = self._peek
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
 
@@ -56,6 +58,12 @@ class CheckedSplit:
             if not self.skipped[index]:
                 self.skipped[index] = True
                 log_skipped(error, self.num_skipped)
+            return None
+
+    def _peek(self, index: int) -> Sample | None:
+        try:
+            return to_tensors(self.split[index])
+        except BadSample:
             return None
 
     @property

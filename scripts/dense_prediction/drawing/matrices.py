@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .charts import GRID, INK, SCALE, STRONG
 from .colors import Color, text_color
+from .styles import Style
 
 
 MOST_NAMES = 30
@@ -31,7 +32,7 @@ def matrix(
         titles: what the rows and what the columns are.
     """
     side = max(SMALLEST_CELL, min(LARGEST_CELL, TABLE // len(columns)))
-    font = ImageFont.load_default(SCALE * TEXT)
+    font = Style(line=1, text=SCALE * TEXT).font
     names = [[_shorten(name) for name in each] for each in (rows, columns)]
     left, top = (round(max(map(font.getlength, each)) / SCALE) + TEXT + 3 * GAP for each in names)
     page = Image.new(
@@ -52,15 +53,19 @@ def matrix(
     return page.resize((page.width // SCALE, page.height // SCALE), Image.Resampling.LANCZOS)
 
 
-def most_telling(counts: np.ndarray, number: int = MOST_NAMES) -> np.ndarray:
-    """The places of the rows and columns with the most beside the diagonal, in their order; all if there are few."""
-    size = min(counts.shape)
-    wrong = counts[:size, :size] * (1 - np.eye(size, dtype=counts.dtype))
-    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:number])
+def most_telling(counts: np.ndarray, classes: int, number: int = MOST_NAMES) -> np.ndarray:
+    """The places, in their order, of the classes with the most beside the diagonal; all if there are few.
+
+    Args:
+        counts: (rows, columns); after those of the classes may come others.
+    """
+    rows, columns, right = counts[:classes].sum(1), counts[:, :classes].sum(0), counts.diagonal()[:classes]
+    return np.sort(np.argsort(2 * right - rows - columns, kind="stable")[:number])
 
 
 def _draw_cell(pen: ImageDraw.ImageDraw, place: tuple[float, float, float, float], share: float, count: int) -> None:
-    ground: Color = tuple(round(255 + (strong - 255) * share**0.7) for strong in STRONG)  # type: ignore[assignment]  # three
+    red, green, blue = (round(255 + (strong - 255) * share**0.7) for strong in STRONG)
+    ground: Color = (red, green, blue)
     pen.rectangle(place, fill=ground, outline=GRID, width=SCALE)
     side = (place[2] - place[0]) / SCALE
     if count == 0:

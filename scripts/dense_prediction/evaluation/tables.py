@@ -1,6 +1,7 @@
 """Numbers of a metric as text that a person reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .metrics.metric import Number, Numbers
 from .metrics.mistakes import Mistake
@@ -30,14 +31,15 @@ def to_table(numbers: Numbers) -> str:
     return f"{align(overall)}\n\n{align(_rows(by_class))}"
 
 
-def class_rows(numbers: Numbers) -> list[Sequence[str]]:
+def class_rows(numbers: Mapping[str, Any]) -> list[Sequence[str]]:
     """A heading in the words of papers, then name and numbers of each class: the best first, unmeasured ones last."""
     columns = {name.removeprefix(_CLASS): values for name, values in numbers.items() if isinstance(values, dict)}
     if not columns:
         return []
     first = next(iter(columns.values()))
-    ranked = sorted(first, key=lambda label: -1.0 if (value := first[label]) is None else value, reverse=True)
-    rows = [[label, *(_show(values[label]) for values in columns.values())] for label in ranked]
+    labels = dict.fromkeys(label for values in columns.values() for label in values)
+    ranked = sorted(labels, key=lambda label: -1.0 if (value := first.get(label)) is None else value, reverse=True)
+    rows = [[label, *(_show(values.get(label)) for values in columns.values())] for label in ranked]
     return [["class", *map(_in_words, columns)], *rows]
 
 
@@ -68,7 +70,7 @@ def class_table(numbers: Numbers, whereabouts: str, most: int = MOST_CLASSES) ->
 def mistake_lines(mistakes: Sequence[Mistake], unit: str) -> str:
     """A line for each of some mistakes."""
     return "\n".join(
-        f"{mistake.true} -> {mistake.found}: {mistake.count:,} {unit}, {mistake.share:.1%}" for mistake in mistakes
+        f"{mistake.true} -> {mistake.found}: {mistake.amount:,} {unit}, {mistake.share:.1%}" for mistake in mistakes
     )
 
 

@@ -24,11 +24,11 @@ RULES = {
 
 
 class Mistake(NamedTuple):
-    """So many of `true`, a share of all of it, were found as `found`."""
+    """So much of `true`, a share of all of it, were found as `found`."""
 
     true: str
     found: str
-    count: int
+    amount: int
     share: float
 
 
@@ -68,7 +68,10 @@ class Confusion:
         kept = [(row, np.flatnonzero(self.counts[row])) for row in range(len(self.true)) if self.counts[row].any()]
         tables = {"counts": self.counts, "shares": self.shares.round(4)}
         return {"unit": self.unit, "rule": RULES[self.unit], "true": [*self.true], "found": [*self.found]} | {
-            name: {self.true[row]: {self.found[at]: table[row, at].item() for at in places} for row, places in kept}
+            name: {
+                self.true[row]: {self.found[at]: table[row, at].item() for at in places.tolist()}
+                for row, places in kept
+            }
             for name, table in tables.items()
         }
 
@@ -119,7 +122,7 @@ def _pairs(image: ImageRecord, kind: Kind, nothing: int) -> list[tuple[int, int]
             partners[row] = column
             taken.add(column)
     pairs = [(int(true[column]), int(found[row])) for row, column in partners.items()]
-    in_crowds = (overlaps[:, crowd] >= MATCH).any(1)
+    in_crowds = overlaps[:, crowd].max(axis=1, initial=0) >= MATCH
     pairs += [(nothing, int(found[row])) for row in range(len(kept)) if row not in partners and not in_crowds[row]]
     missed = np.setdiff1d(np.flatnonzero(~crowd), list(taken)).astype(int)
     return pairs + [(int(label), nothing) for label in true[missed]]

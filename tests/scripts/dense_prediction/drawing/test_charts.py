@@ -58,5 +58,8 @@ def test_the_diagonal_is_dark_where_all_is_right(size: int) -> None:
 def test_of_many_classes_the_confused_ones_are_shown() -> None:
     counts = np.diag(np.arange(100, 150))
     counts[3, 40] = counts[40, 3] = counts[7, 12] = 5
-    assert most_telling(counts, 4).tolist() == [3, 7, 12, 40]
-    assert most_telling(counts, 60).tolist() == list(range(50))
+    assert most_telling(counts, 50, 4).tolist() == [3, 7, 12, 40]
+    assert most_telling(counts, 50, 60).tolist() == list(range(50))
+    missed = np.concatenate([counts, np.zeros((50, 1), dtype=int)], axis=1)
+    missed[20, -1] = 100
+    assert most_telling(missed, 50, 1).tolist() == [20]

@@ -1,5 +1,6 @@
 """The splits and class names that a recipe asks for, whatever their format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,7 @@ class CheckedSplit:
         self.skip = skip
         self.intensity = intensity
         self.glance = getattr(split, "glance", None)
+        self.peek: Callable[[int], Sample | None] | None = self._peek
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
 
@@ -66,6 +68,12 @@ class CheckedSplit:
         """The picture of a sample before its numbers become colours; None of a bad sample."""
         try:
             return self.split[index]["image"]
+        except BadSample:
+            return None
+
+    def _peek(self, index: int) -> Sample | None:
+        try:
+            return to_tensors(self.split[index], self.intensity)
         except BadSample:
             return None
 

@@ -62,6 +62,8 @@ class Split(Protocol):
 
     glance: Callable[[int], Glance] | None
     """What is annotated of a sample, or `BadSample`; None where a format cannot tell without the picture."""
+    peek: Callable[[int], Sample | None] | None
+    """As reading a sample, but a bad one is neither refused nor counted; None where looking ahead is slow."""
     skipped: "torch.Tensor"
     """Which samples have been passed over so far: a bool for each, in the memory that loading processes share."""
 
@@ -89,6 +91,7 @@ class Stream(ABC):
     """
 
     glance: Callable[[int], Glance] | None = None
+    peek: Callable[[int], Sample | None] | None = None
     skipped: "torch.Tensor"
     """As of a split, but a sample has the place that its name leads to."""
 
@@ -143,7 +146,7 @@ class FirstSamples:
     def __init__(self, split: Split, length: int) -> None:
         self.split = split
         self.length = min(length, len(split))
-        self.glance, self.skipped = split.glance, split.skipped
+        self.glance, self.peek, self.skipped = split.glance, split.peek, split.skipped
 
     def __len__(self) -> int:
         return self.length

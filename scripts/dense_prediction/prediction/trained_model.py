@@ -135,9 +135,14 @@ class TrainedModel:
         picture = draw(image, prediction, self.labels, self.task.draw)
         return add_legend(picture, prediction, self.labels, legend)
 
+    @property
+    def category_ids(self) -> list[int]:
+        """What the data call each class, in the order of their ids."""
+        return category_ids_of(self.model)
+
     def describe(self, file: Path, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
         """A prediction as JSON, see `evaluation.coco_output.describe`."""
-        return describe(file, prediction, self.task, self.labels, size, category_ids_of(self.model))
+        return describe(file, prediction, self.task, self.labels, size, self.category_ids)
 
 
 def load_model(

@@ -28,7 +28,7 @@ from .evaluation.metrics.metric import Metric, Numbers
 from .evaluation.metrics.mistakes import Confusion
 from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
-from .evaluation.views import Viewer, check_views
+from .evaluation.views import Viewer, check_views, keep_windows
 from .models.backbones import build_backbone, build_skeleton
 from .models.building import build_model, queries_of
 from .models.head import Head
@@ -178,7 +178,9 @@ class Experiment:
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
         recipe = self.recipe
-        return build_processor(recipe.head, recipe.transforms, recipe.data.known_intensity, recipe.evaluation.windows)
+        processor = build_processor(recipe.head, recipe.transforms, recipe.data.known_intensity)
+        keep_windows(processor, recipe.evaluation)
+        return processor
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
         """What the task's metric says of the model on all of the samples, the same numbers on every process."""

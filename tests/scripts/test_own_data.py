@@ -12,9 +12,13 @@ from PIL import Image
 import predict
 import train
 from dense_prediction import train as train_in_python
+from dense_prediction.batches.streams import EvaluationSet
+from dense_prediction.data.samples import Split
+from dense_prediction.experiment import Experiment
 from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.recipe_file import read_settings
 from dense_prediction.tailoring import planning
+from dense_prediction.tailoring.case import Cost
 from dense_prediction.training.loop import TrainingRun
 from miniature_heads import FIELDS
 from scripts_in_process import last_error, run_script
@@ -81,6 +85,31 @@ def test_in_python_and_with_a_recipe(data: Path, recipe_file: Path, tmp_path: Pa
     assert results["recipe"]["data"]["path"] == str(data) and results["recipe"]["data"]["format"] == "folders"
     assert results["recipe"]["transforms"]["crop_size"] == [64, 64], "the recipe's own"
     assert not read_settings(output)
+
+
+def test_what_is_derived_after_the_data_are_opened_holds_for_them(
+    data: Path, typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an evaluation would take long, fewer pictures are measured, and those alone."""
+    draw(tmp_path / "more", 16, seed=9)
+    for kind in ("images", "masks"):
+        for path in (tmp_path / "more" / kind).iterdir():
+            path.rename(data / kind / "validation" / path.name)
+    slow = Cost({"no": 0.1}, evaluation=1000.0)
+    monkeypatch.setattr(planning, "measure_cost", lambda *arguments: slow)
+    measured: list[int] = []
+    evaluation_set = Experiment.evaluation_set
+
+    def count(experiment: Experiment, split: Split) -> EvaluationSet:
+        measured.append(len(split))
+        return evaluation_set(experiment, split)
+
+    monkeypatch.setattr(Experiment, "evaluation_set", count)
+    output = tmp_path / "out"
+    assert run_script(train, SEMANTIC, "--data", data, f"output={output}", *typed) == 0
+    assert load_recipe(output).data.max_validation_samples == 16
+    assert results_of(output)["recipe"]["data"]["max_validation_samples"] == 16
+    assert measured == [16]
 
 
 def stop_in_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and AutoBackbone
 
 from ..atomic_files import replace_folder
-from ..batches.geometry import Size
 from ..batches.options import TransformOptions
 from ..data.deep_pictures import Range
 from ..errors import UserError
@@ -30,9 +29,6 @@ PADDING = "padding_divisor"
 
 INTENSITY = "intensity"
 """Another: the numbers that are black and white in pictures of more than 8 bits, if a model has learnt from such."""
-
-WINDOW, STRIDE = "window", "window_stride"
-"""Two more, of a semantic segmentation that is measured in windows: their height and width, and their steps."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -86,16 +82,9 @@ def _model_class(source: str | Path, architectures: list[str]) -> type[PreTraine
 
 
 def build_processor(
-    recipe: HeadOptions,
-    transforms: TransformOptions,
-    intensity: Range | None = None,
-    windows: tuple[Size, Size] | None = None,
+    recipe: HeadOptions, transforms: TransformOptions, intensity: Range | None = None
 ) -> BaseImageProcessor:
-    """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor.
-
-    Args:
-        windows: in which pictures are measured, and their steps down and to the right.
-    """
+    """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor."""
     fields = _resize_fields(transforms) | {
         "size_divisor": 0,  # where a processor would resize to multiples of it and change the aspect
         "do_normalize": True,  # which not every processor does by default
@@ -107,9 +96,6 @@ def build_processor(
     setattr(processor, PADDING, padding_divisor(head, transforms))
     if intensity is not None:
         setattr(processor, INTENSITY, list(intensity))
-    if windows is not None:
-        for name, size in zip((WINDOW, STRIDE), windows, strict=True):
-            setattr(processor, name, list(size))
     return processor
 
 
@@ -117,14 +103,6 @@ def intensity_of(processor: BaseImageProcessor) -> Range | None:
     """The numbers that were black and white when a model learnt; None where its pictures had 8 bits."""
     found = getattr(processor, INTENSITY, None)
     return None if found is None else (found[0], found[1])
-
-
-def windows_of(processor: BaseImageProcessor) -> tuple[Size, Size] | None:
-    """The windows in which a model's pictures were measured, and their steps; None where it sees whole pictures."""
-    window, stride = (getattr(processor, name, None) for name in (WINDOW, STRIDE))
-    if window is None or stride is None:
-        return None
-    return (window[0], window[1]), (stride[0], stride[1])
 
 
 def padding_divisor(head: Head, transforms: TransformOptions) -> int:

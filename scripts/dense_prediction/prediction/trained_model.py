@@ -21,14 +21,13 @@ from ..errors import UserError
 from ..evaluation.coco_output import describe
 from ..evaluation.metrics.average_precision import MAX_DETECTIONS
 from ..evaluation.tasks import find_task
-from ..evaluation.views import Viewer
+from ..evaluation.views import Viewer, kept_windows
 from ..failures import is_out_of_memory
 from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
 from ..models.heads import head_of
-from ..models.saved_models import PADDING, intensity_of, read_model, windows_of
+from ..models.saved_models import PADDING, intensity_of, read_model
 from ..recipes.runs import model_in
-from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
 from .image_files import read_image, to_image
 
@@ -177,15 +176,11 @@ def choose_options(
 def predict_image(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, options: PredictionOptions
 ) -> Prediction:
-    """What the model was trained to see, in an RGB image, at the image's own size.
-
-    It looks at it in the windows in which it was measured, if it was.
-    """
+    """What the model was trained to see, in an RGB image, at its own size, in windows if it was measured so."""
     head = head_of(model)
     batch = prepare_image(head, processor, image, model.device)
-    window, stride = windows_of(processor) or (None, None)
-    views = EvaluationOptions(window=window, stride=stride)
-    (prediction,) = Viewer(head, find_task(task_of(model)), views, options).predict(model, batch)
+    viewer = Viewer(head, find_task(task_of(model)), kept_windows(processor), options)
+    (prediction,) = viewer.predict(model, batch)
     return prediction
 
 

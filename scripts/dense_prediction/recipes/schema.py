@@ -150,11 +150,6 @@ class EvaluationOptions:
         return self
 
     @property
-    def windows(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """`window` and `stride`, or None."""
-        return None if self.window is None or self.stride is None else (self.window, self.stride)
-
-    @property
     def is_plain(self) -> bool:
         """Whether the model sees every picture once, as it is."""
         return self.scales == [1.0] and not self.flip and self.window is None

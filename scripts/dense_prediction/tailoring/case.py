@@ -59,6 +59,7 @@ class Case:
             recipe for one's own data says.
         typed: the keys of what was typed.
         device: where the run will be.
+        statistics: mean and standard deviation of R, G, B in the pictures that the trunk was trained on, if known.
         cost: None before the step is measured.
     """
 
@@ -70,6 +71,7 @@ class Case:
     values: Mapping[str, Any] = field(default_factory=dict)
     typed: frozenset[str] = frozenset()
     device: Device = Device()
+    statistics: tuple[list[float], list[float]] | None = None
     cost: Cost | None = None
 
     def __getitem__(self, key: str) -> Any:

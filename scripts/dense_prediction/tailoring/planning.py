@@ -9,12 +9,15 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from modeling_vit_comer.trunk_sources import image_statistics
+
 from ..data.inspection.findings import check
-from ..data.inspection.looking import inspect
+from ..data.inspection.looking import Inspection, inspect
 from ..data.inspection.traits import Traits, find_traits
 from ..data.loading import Data, load_data
+from ..data.options import DataOptions
 from ..data.recognition import recognize
-from ..data.samples import Stream
+from ..data.samples import FirstSamples, Stream
 from ..errors import UserError
 from ..evaluation.tasks import find_task
 from ..experiment import Opened, from_main_process
@@ -91,7 +94,8 @@ def tailor(request: Request, data: Tree) -> Plan:
     cost = measure_cost(tailoring.recipe(), tailoring.opened, tailoring.case.device)
     tailoring.case = dataclasses.replace(tailoring.case, cost=cost)
     tailoring.apply(OF_STEPS)
-    return Plan(tailoring.recipe(), tailoring.settings, opened=tailoring.opened)
+    recipe = tailoring.recipe()
+    return Plan(recipe, tailoring.settings, opened=_as_asked(tailoring.opened, recipe.data))
 
 
 class _Tailoring:
@@ -100,9 +104,9 @@ class _Tailoring:
     def __init__(self, request: Request, data: Tree) -> None:
         self.request, self.data = request, data
         self.settings = [setting for setting in BEFORE_ALL if setting.key not in request.typed]
-        recipe = self.recipe()
-        self.opened, recipe = _open(recipe)
-        self.data = data | {"foreground_255": True} if getattr(recipe.data, "foreground_255", None) else data
+        asked = self.recipe()
+        self.opened, recipe = _open(asked)
+        self.data = data | _seen(asked.data, recipe.data)
         self.case = Case(
             task=recipe.task,
             labels=tuple(self.opened.data.labels),
@@ -112,6 +116,7 @@ class _Tailoring:
             values=flatten(dataclasses.asdict(recipe)),
             typed=frozenset(request.typed),
             device=find_device(),
+            statistics=_statistics(recipe.backbone.trunk),
         )
 
     def apply(self, rules: Iterable[Rule]) -> None:
@@ -138,11 +143,33 @@ def _open(recipe: Recipe) -> tuple[Opened, Recipe]:
     return Opened(data, inspection), recipe
 
 
+def _as_asked(opened: Opened, options: DataOptions) -> Opened:
+    """The data as they are opened by options that were derived after they had been opened."""
+    data, most = opened.data, options.max_validation_samples
+    if most is not None and len(data.validation) > most:
+        data = dataclasses.replace(data, validation=FirstSamples(data.validation, most))
+    return Opened(data, Inspection(options, opened.inspection.facts))
+
+
+def _seen(asked: DataOptions, found: DataOptions) -> Tree:
+    """The fields that a look at the data has filled in."""
+    before, after = dataclasses.asdict(asked), dataclasses.asdict(found)
+    return {key: value for key, value in after.items() if value != before[key]}
+
+
 def _traits(data: Data, recipe: Recipe) -> Traits:
     traits = find_traits(data.train, len(data.labels))
     if traits is None:
         raise UserError(f"data.train_split={recipe.data.train_split}: all samples that were read are bad")
     return traits
+
+
+def _statistics(trunk: str | None) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation that a trunk's pictures had, if it says so."""
+    try:
+        return None if trunk is None else image_statistics(trunk)
+    except (OSError, ValueError, TypeError):  # what is wrong with it is said when the backbone is built
+        return None
 
 
 def _length(data: Data) -> int | None:

@@ -140,6 +140,29 @@ def evaluates_as_is(case: Case) -> bool:
     return len(sizes) == 1 and list(case["transforms.base_size"] or ()) == list(*sizes)
 
 
+WINDOWS_FROM = 1.5
+"""Times the crop, from which what the head pools over a whole picture is another than what it has learnt."""
+
+
+def sees_in_windows(case: Case) -> bool:
+    """Whether pictures are so much larger than what is learnt that they are measured in pieces."""
+    size, crop = case["transforms.base_size"], case["transforms.crop_size"]
+    return has_label_maps(case) and max(side / part for side, part in zip(size, crop)) > WINDOWS_FROM
+
+
+@rule("evaluation.window", "label maps: the training crop, where pictures are more than half as large again", "")
+def window(case: Case) -> Derived | None:
+    if not sees_in_windows(case):
+        return None
+    return list(case["transforms.crop_size"]), "pictures are seen in pieces as large as those that were learnt"
+
+
+@rule("evaluation.stride", "two thirds of the window", "")
+def stride(case: Case) -> Derived | None:
+    size = case["evaluation.window"]
+    return None if size is None else ([max(1, side * 2 // 3) for side in size], "two thirds of a window")
+
+
 @rule("transforms.scale", "label maps: a little smaller to half as large again", "0.75 to 1.5")
 def scale(case: Case) -> Derived | None:
     return ([0.75, 1.5], "the pictures say how large things are") if has_label_maps(case) else None
@@ -150,6 +173,19 @@ def crop_first(case: Case) -> Derived | None:
     if case["transforms.resize"] != "shortest_edge":
         return None
     return 0.0, "crops of 384 to 600 pixels are for photographs of COCO's size"
+
+
+@rule("transforms.image_mean", "that of the pictures that the trunk was trained on", "")
+def image_mean(case: Case) -> Derived | None:
+    return None if case.statistics is None else (case.statistics[0], OF_THE_TRUNK)
+
+
+@rule("transforms.image_std", "that of the pictures that the trunk was trained on", "")
+def image_std(case: Case) -> Derived | None:
+    return None if case.statistics is None else (case.statistics[1], OF_THE_TRUNK)
+
+
+OF_THE_TRUNK = "as the trunk has seen pictures"
 
 
 @rule("transforms.flip", "every other picture, but none where a class is called left or right", "0 or 0.5")

@@ -215,6 +215,16 @@ def test_label_maps_are_measured_as_they_are_learnt() -> None:
     assert large.transforms.longest_edge == 768
 
 
+def test_pictures_are_measured_in_pieces_as_large_as_those_that_are_learnt() -> None:
+    large, _ = tailored("semantic_segmentation", sizes=[(512, 512)] * 5)
+    assert (large.evaluation.window, large.evaluation.stride) == ((192, 192), (128, 128))
+    typed, _ = tailored("semantic_segmentation", "transforms.crop_size=[256, 320]", sizes=[(512, 512)] * 5)
+    assert (typed.evaluation.window, typed.evaluation.stride) == ((256, 320), (170, 213))
+    small, _ = tailored("semantic_segmentation", sizes=[(224, 224)] * 5)
+    assert small.evaluation.is_plain
+    assert tailored("object_detection", sizes=[(4000, 4000)] * 5)[0].evaluation.is_plain
+
+
 def test_every_setting_has_a_reason_and_a_row_in_the_documentation() -> None:
     page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
     assert markdown() in page

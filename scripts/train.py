@@ -37,8 +37,9 @@ command line:
   vit-comer train RECIPE resume=auto        # goes on where a stopped run left off, with the same result
   accelerate launch -m vit_comer_commands.train RECIPE         # on several GPUs
 
-The output folder then holds best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png and
-predictions/ (pictures), recipe.yaml, results.json and checkpoints/. Paths that are typed, and those of data, weights
+The output folder then holds report.html (the data, the model and what came of it, from before the first step on),
+best_model/ and last_model/ (for predict.py and from_pretrained), predictions.png, predictions/, curve.png and
+confusion.png (pictures), recipe.yaml, results.json and checkpoints/. Paths that are typed, and those of data, weights
 and output, are relative to the folder that the command runs in; label lists and bases, to the recipe that names them.
 """
 
@@ -46,6 +47,7 @@ and output, are relative to the folder that the command runs in; label lists and
 def report(training_run: "TrainingRun") -> None:
     """Name all that a person wants to find."""
     from dense_prediction.data.inspection.findings import describe_skipped
+    from dense_prediction.reporting.files import REPORT
     from dense_prediction.training.run_folder import BEST_MODEL, PICTURE
 
     output, state = training_run.output, training_run.state
@@ -57,6 +59,7 @@ def report(training_run: "TrainingRun") -> None:
     if skipped := describe_skipped(state.skipped):
         print(skipped)
     print(f"model    {output / BEST_MODEL}\npicture  {output / PICTURE}\nnumbers  {training_run.results_file}")
+    print(f"report   {output / REPORT}")
 
 
 def announce(plan: "Plan", output: Path) -> None:

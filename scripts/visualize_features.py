@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dense_prediction.command_line import ArgumentParser, parse_fields, run, watch, without_their_progress_bars
 from dense_prediction.errors import named
+from dense_prediction.models.saved_models import intensity_of
 from dense_prediction.models.simple_feature_pyramid import STRIDES
 from dense_prediction.prediction.feature_maps import backbone_maps, plain_maps, to_colors
 from dense_prediction.prediction.feature_pages import Row, draw_page
@@ -48,7 +49,7 @@ def main() -> None:
     source, plain = open_sources(arguments, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     make_folder(arguments.output)
     for path, stem in watch(stems.items(), "looking", unit="image", shown=len(stems) > 1):
-        image = fit(read_image(path), arguments.longest_side)
+        image = fit(read_image(path, intensity_of(source.processor)), arguments.longest_side)
         page = stem.with_name(stem.name + FEATURES_SUFFIX)
         with named([str(path)]):
             rows = show(source, plain, image)

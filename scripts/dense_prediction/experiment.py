@@ -25,6 +25,7 @@ from .data.samples import Split, Stream
 from .errors import UserError
 from .evaluation.measuring import measure
 from .evaluation.metrics.metric import Metric, Numbers
+from .evaluation.metrics.mistakes import Confusion
 from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
 from .evaluation.views import Viewer, check_views, keep_windows
@@ -57,6 +58,7 @@ class Experiment:
 
     Attributes:
         viewer: how its models look at pictures that they are measured on.
+        confusion: which class was taken for which when a model was last measured, on the main process.
         size_divisor: height and width of every batch are multiples of it, for the recipe's sake and the head's.
 
     Raises:
@@ -76,6 +78,7 @@ class Experiment:
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, options)
         self.validation = self.evaluation_set(self.data.validation)
         self.facts: dict[str, Facts] = {}
+        self.confusion: Confusion | None = None
 
     def look_at_data(self, *keys: str) -> None:
         """Find out, on the main process for all, what the splits of these keys hold, and how their files are read.
@@ -174,8 +177,9 @@ class Experiment:
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
-        processor = build_processor(self.recipe.head, self.recipe.transforms)
-        keep_windows(processor, self.recipe.evaluation)
+        recipe = self.recipe
+        processor = build_processor(recipe.head, recipe.transforms, recipe.data.known_intensity)
+        keep_windows(processor, recipe.evaluation)
         return processor
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
@@ -184,7 +188,10 @@ class Experiment:
         indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
         batches = evaluation_loader(samples, indices, self.recipe.data.workers, size_divisor=self.size_divisor)
         with accelerator.autocast():
-            return measure(accelerator, model, self.viewer, batches, self.new_metric)
+            metric = measure(accelerator, model, self.viewer, batches, self.new_metric)
+        if accelerator.is_main_process and hasattr(metric, "confusion"):
+            self.confusion = metric.confusion()
+        return metric.compute()
 
     def draw(self, accelerator: Accelerator, model: PreTrainedModel) -> Image.Image | None:
         """What the model sees in samples from all over the validation split; None if none is good."""

@@ -11,12 +11,14 @@ from typing import Any
 import evaluate
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import finetune_with_trainer
+import predict
 import train
-from dense_prediction import experiment
+from dense_prediction import experiment, load_model
 from dense_prediction.experiment import Experiment
 from dense_prediction.prediction.evaluating import Measurement
 from dense_prediction.recipes.loading import load_recipe
@@ -83,6 +85,37 @@ def test_white_is_a_class_in_all_that_follows(
         assert measured["metrics"]["mean_iou"] < 1
         assert measured["recipe"]["data"]["foreground_255"] is True
         assert measured["data"].keys() == {f"{split}_split"}
+
+
+@SCRIPTS
+def test_twelve_bits_are_seen_in_all_that_follows(
+    script: Any, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their whites are 4095 of 65535, which would be black."""
+    for path in (tmp_path / "images").glob("*/*.png"):
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 16 + 15).save(path)
+    output = tmp_path / "run"
+    assert run_script(script, recipe, f"output={output}", *SHORT) == 0
+    assert "pictures of 16 bits hold 15 to 4095" in capsys.readouterr().err
+    assert read(output / "results.json")["recipe"]["data"]["intensity"] == [15, 4095]
+    assert run_script(script, recipe, f"output={output}", *SHORT, "resume=auto") == 0, "no other recipe"
+
+    model = output / ("best_model" if script is train else "")
+    assert read(model / "preprocessor_config.json")["intensity"] == [15, 4095]
+    numbers = tmp_path / "numbers.json"
+    assert run_script(evaluate, recipe, "--model", model, "--output", numbers) == 0
+    assert read(numbers)["metrics"]["mean_iou"] == read(output / "results.json")["evaluations"][-1]["mean_iou"]
+    assert read(numbers)["recipe"]["data"]["intensity"] == [15, 4095]
+    assert run_script(evaluate, recipe, "--model", model, "data.intensity=[0, 4095]") == 1
+    assert "data.intensity=[0.0, 4095.0], but the model was trained with [15.0, 4095.0]" in last_error(capsys)
+
+    picture = tmp_path / "images" / "test" / "0.png"
+    assert run_script(predict, model, picture, "--output", tmp_path / "found", "--legend", "none") == 0
+    drawn = np.asarray(Image.open(tmp_path / "found" / "0.overlay.png").convert("L")).astype(int)
+    assert drawn[:, -8:].mean() > drawn[:, :8].mean() + 60, "the white half is lighter in the overlay"
+    trained = load_model(model)
+    given = trained.predict(np.asarray(Image.open(picture)))["semantic_map"]
+    assert torch.equal(trained.predict(picture)["semantic_map"], given)
 
 
 @SCRIPTS

@@ -3,7 +3,7 @@
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +12,15 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .annotations.file_names import near_it
 from .bad_samples import BadSample
+from .deep_pictures import (
+    DeepPicture,
+    Picture,
+    Range,
+    check_upper_bits,
+    colours_of_png,
+    has_deep_colours,
+    is_grey,
+)
 from .options import ExifOrientation
 
 
@@ -48,8 +57,14 @@ NOT_SAID: AnnotatedSize = (None, None)
 _PREMULTIPLIED = ("La", "RGBa")
 """Modes that PIL makes no RGB of in one step."""
 
-_TOO_DEEP = ("I", "F")
-"""Modes of 32-bit numbers, of which nobody knows which one is white."""
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    return image
+
+
+_ALL_BITS = "all_bits"
+"""In the info of a picture whose file holds colours of 16 bits, of which Pillow keeps 8: (H, W, 3) uint16, or None
+where no more can be read."""
 
 
 def read(path: Path) -> Image.Image:
@@ -57,21 +72,74 @@ def read(path: Path) -> Image.Image:
     return open_picture(path, str(path))
 
 
-def read_rgb(path: Path, orientation: ExifOrientation, annotated: AnnotatedSize = NOT_SAID) -> Image.Image:
-    """As `read`, in RGB and as `orientation` says."""
+def read_picture(path: Path, orientation: ExifOrientation, annotated: AnnotatedSize = NOT_SAID) -> Picture:
+    """As `read`, turned as `orientation` says: in RGB, or with all its bits where it has more than 8."""
     return as_seen(read(path), orientation, str(path), annotated)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The colours that a person sees: 16 bits made 8, of which PIL would make almost all white.
+def read_rgb(
+    path: Path,
+    orientation: ExifOrientation,
+    annotated: AnnotatedSize = NOT_SAID,
+    intensity: Range | None = None,
+) -> Image.Image:
+    """As `read_picture`, in RGB.
+
+    Args:
+        intensity: which numbers of a picture of more than 8 bits are black and white, see `DeepPicture.to_rgb`.
+    """
+    return shown(read_picture(path, orientation, annotated), intensity, str(path))
+
+
+def shown(picture: Picture, intensity: Range | None, name: str) -> Image.Image:
+    """A picture in RGB.
+
+    Raises:
+        BadSample: it would be black, or there is no telling what is white.
+    """
+    try:
+        return picture.to_rgb(intensity) if isinstance(picture, DeepPicture) else picture
+    except ValueError as error:
+        raise BadSample(f"{name} has no colours: {reason(error)}") from error
+
+
+def to_picture(image: Image.Image, turned: Callable[[Image.Image], Image.Image] = _as_stored) -> Picture:
+    """The colours that a person sees, or all the bits of what has more than 8.
+
+    Args:
+        turned: what is done with a picture that EXIF turns.
 
     Raises:
         ValueError: its numbers are no colours.
     """
-    if image.mode in _TOO_DEEP:
-        raise ValueError(f"its mode is {image.mode}, 32 bits a pixel: save it with 8 or 16 bits")
+    if (all_bits := image.info.get(_ALL_BITS)) is not None:
+        layers = [Image.fromarray(all_bits[..., colour]) for colour in range(3)]
+        for layer in layers:
+            layer.getexif().update(image.getexif())
+        return DeepPicture(np.stack([np.asarray(turned(layer)) for layer in layers], axis=-1))
+    if _ALL_BITS in image.info:
+        check_upper_bits(image)
+    image = turned(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        return DeepPicture(np.asarray(image).astype(np.uint16))  # whichever byte comes first
+    return DeepPicture(np.asarray(image)) if is_grey(image) else _colours_in_rgb(image)
+
+
+def to_rgb(
+    image: Image.Image,
+    intensity: Range | None = None,
+    turned: Callable[[Image.Image], Image.Image] = _as_stored,
+) -> Image.Image:
+    """As `to_picture`, in RGB.
+
+    Args:
+        intensity: as of `read_rgb`.
+    """
+    picture = to_picture(image, turned)
+    return picture.to_rgb(intensity) if isinstance(picture, DeepPicture) else picture
+
+
+def _colours_in_rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in _PREMULTIPLIED:
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     return image.convert("RGB")
@@ -111,9 +179,16 @@ def load(source: Path | BytesIO) -> Image.Image:
         # Of pictures of which twice as large ones are refused, and of metadata that nobody looks at.
         warnings.simplefilter("ignore")
         with Image.open(source) as image:
+            deep = has_deep_colours(image)
             image.load()
             _keep_orientation_alone(image)
+            if deep:
+                image.info[_ALL_BITS] = colours_of_png(_content(source)) if image.format == "PNG" else None
             return image
+
+
+def _content(source: Path | BytesIO) -> bytes:
+    return source.getvalue() if isinstance(source, BytesIO) else source.read_bytes()
 
 
 def _keep_orientation_alone(image: Image.Image) -> None:
@@ -145,15 +220,14 @@ def is_picture_name(name: str) -> bool:
 
 def as_seen(
     image: Image.Image, orientation: ExifOrientation, name: str, annotated: AnnotatedSize = NOT_SAID
-) -> Image.Image:
-    """A stored picture in RGB, and as `orientation` says.
+) -> Picture:
+    """A stored picture as `orientation` says: in RGB, or with all its bits where it has more than 8.
 
     Args:
         annotated: what the annotation says of the picture's height and width.
     """
-    image = _oriented(image, orientation, annotated)
     try:
-        return to_rgb(image)
+        return to_picture(image, lambda each: _oriented(each, orientation, annotated))
     except DAMAGED as error:
         raise BadSample(f"{name} has no colours: {reason(error)}") from error
 

@@ -1,5 +1,6 @@
 """The splits and class names that a recipe asks for, whatever their format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from ..errors import UserError
 from ..tasks import Task
 from .bad_samples import BadSample, log_skipped, refuse_unless
+from .deep_pictures import Picture, Range
 from .formats import formats
 from .held_back import hold_back
 from .options import DataOptions
@@ -37,12 +39,15 @@ class CheckedSplit:
 
     Args:
         skip: pass over bad samples instead of raising `UserError`.
+        intensity: which numbers of pictures of more than 8 bits are black and white.
     """
 
-    def __init__(self, split: UncheckedSplit, skip: bool) -> None:
+    def __init__(self, split: UncheckedSplit, skip: bool, intensity: Range | None = None) -> None:
         self.split = split
         self.skip = skip
+        self.intensity = intensity
         self.glance = getattr(split, "glance", None)
+        self.peek: Callable[[int], Sample | None] | None = self._peek
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
 
@@ -51,12 +56,25 @@ class CheckedSplit:
 
     def __getitem__(self, index: int) -> Sample | None:
         try:
-            return to_tensors(self.split[index])
+            return to_tensors(self.split[index], self.intensity)
         except BadSample as error:
             refuse_unless(self.skip, error)
             if not self.skipped[index]:
                 self.skipped[index] = True
                 log_skipped(error, self.num_skipped)
+            return None
+
+    def picture(self, index: int) -> Picture | None:
+        """The picture of a sample before its numbers become colours; None of a bad sample."""
+        try:
+            return self.split[index]["image"]
+        except BadSample:
+            return None
+
+    def _peek(self, index: int) -> Sample | None:
+        try:
+            return to_tensors(self.split[index], self.intensity)
+        except BadSample:
             return None
 
     @property
@@ -101,7 +119,9 @@ def _opened(source: Source, options: DataOptions, key: str) -> UncheckedSplit | 
 
 
 def _checked(split: UncheckedSplit | Stream, options: DataOptions) -> Split:
-    return split if isinstance(split, Stream) else CheckedSplit(split, options.skips_bad_samples)
+    if isinstance(split, Stream):
+        return split
+    return CheckedSplit(split, options.skips_bad_samples, options.known_intensity)
 
 
 def _first(split: Split, key: str, options: DataOptions) -> Split:

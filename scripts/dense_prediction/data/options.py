@@ -1,16 +1,18 @@
 """What a recipe may say of data of any format. Each format adds its own keys, beside its reader in `formats/`."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from ..errors import UserError
 from ..options import FORBID_UNKNOWN, NonNegative, Positive
 from ..tasks import Task
+from .deep_pictures import Range
 from .samples import Source
 
 
@@ -51,6 +53,11 @@ class DataOptions(ABC):
         description="what was annotated of pictures that EXIF turns: stored, upright as viewers show them, or auto: "
         "as the annotated height and width say, upright where both fit",
     )
+    intensity: Literal["auto", "range"] | tuple[float, float] = Field(
+        default="auto",
+        description="the numbers that are black and white in pictures of more than 8 bits: [low, high], auto for the "
+        "0.5th and 99.5th percentile of the training pictures, range for their lowest and highest",
+    )
     max_train_samples: Positive | None = Field(default=None, description="learn from the first so many samples only")
     max_validation_samples: Positive | None = Field(
         default=None, description="measure on the first so many samples only"
@@ -64,6 +71,18 @@ class DataOptions(ABC):
         Raises:
             UserError: it cannot be found or read, or does not name its classes.
         """
+
+    @field_validator("intensity")
+    @classmethod
+    def _check_intensity(cls, value: str | Range) -> str | Range:
+        if not isinstance(value, str) and not (value[0] < value[1] and all(map(math.isfinite, value))):
+            raise ValueError(f"{list(value)} must be [low, high], two numbers of which the second is larger")
+        return value
+
+    @property
+    def known_intensity(self) -> Range | None:
+        """`intensity`, if it is known before or after a look at the pictures."""
+        return None if isinstance(self.intensity, str) else self.intensity
 
     @property
     def skips_bad_samples(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from PIL import Image
+from .deep_pictures import Picture
 
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ VOID = -1
 """The same in segment maps."""
 
 Sample = dict[str, Any]
-"""`image`; `name`, str; `image_id`, int; and the columns of its task. A format reads an RGB image of PIL and arrays,
-of which `tensors.to_tensors` makes what `load_data` gives: `image` as tv_tensors.Image (3, H, W) uint8, and
+"""`image`; `name`, str; `image_id`, int; and the columns of its task. A format reads a `Picture` and arrays, of
+which `tensors.to_tensors` makes what `load_data` gives: `image` as tv_tensors.Image (3, H, W) uint8, and
 
 - semantic segmentation: `semantic_map`, Mask (H, W) int64 of class ids and `IGNORE_INDEX`;
 - detection: `boxes`, BoundingBoxes (N, 4) float32 XYXY; `labels`, (N,) int64; `is_crowd`, (N,) bool; `areas`, (N,)
@@ -62,11 +62,16 @@ class Split(Protocol):
 
     glance: Callable[[int], Glance] | None
     """What is annotated of a sample, or `BadSample`; None where a format cannot tell without the picture."""
+    peek: Callable[[int], Sample | None] | None
+    """As reading a sample, but a bad one is neither refused nor counted; None where looking ahead is slow."""
     skipped: "torch.Tensor"
     """Which samples have been passed over so far: a bool for each, in the memory that loading processes share."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample | None: ...
+
+    def picture(self, index: int) -> Picture | None:
+        """The picture of a sample before its numbers become colours; None of a bad sample."""
 
     @property
     def num_skipped(self) -> int:
@@ -86,6 +91,7 @@ class Stream(ABC):
     """
 
     glance: Callable[[int], Glance] | None = None
+    peek: Callable[[int], Sample | None] | None = None
     skipped: "torch.Tensor"
     """As of a split, but a sample has the place that its name leads to."""
 
@@ -94,6 +100,10 @@ class Stream(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample | None: ...
+
+    @abstractmethod
+    def picture(self, index: int) -> Picture | None:
+        """As of a split; None also after the end."""
 
     @abstractmethod
     def is_empty(self) -> bool:
@@ -136,7 +146,7 @@ class FirstSamples:
     def __init__(self, split: Split, length: int) -> None:
         self.split = split
         self.length = min(length, len(split))
-        self.glance, self.skipped = split.glance, split.skipped
+        self.glance, self.peek, self.skipped = split.glance, split.peek, split.skipped
 
     def __len__(self) -> int:
         return self.length
@@ -144,12 +154,16 @@ class FirstSamples:
     def __getitem__(self, index: int) -> Sample | None:
         return self.split[index]
 
+    def picture(self, index: int) -> Picture | None:
+        """As of the whole split."""
+        return self.split.picture(index)
+
     @property
     def num_skipped(self) -> int:
         """As of the whole split."""
         return self.split.num_skipped
 
 
-def new_sample(image: Image.Image, name: str, image_id: int) -> Sample:
-    """The part of a sample that every task has, from an RGB image."""
+def new_sample(image: Picture, name: str, image_id: int) -> Sample:
+    """The part of a sample that every task has."""
     return {"image": image, "name": name, "image_id": image_id}

@@ -15,6 +15,7 @@ import modeling_vit_comer  # noqa: F401, registers ViT-CoMer with AutoConfig and
 
 from ..atomic_files import replace_folder
 from ..batches.options import TransformOptions
+from ..data.deep_pictures import Range
 from ..errors import UserError
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import make_ready
@@ -25,6 +26,9 @@ from .options import HeadOptions
 
 PADDING = "padding_divisor"
 """Our own field of an image processor: height and width of the padded image are multiples of it."""
+
+INTENSITY = "intensity"
+"""Another: the numbers that are black and white in pictures of more than 8 bits, if a model has learnt from such."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -77,7 +81,9 @@ def _model_class(source: str | Path, architectures: list[str]) -> type[PreTraine
     raise UserError(f"{source} holds {architectures}; supported are {', '.join(supported)}")
 
 
-def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseImageProcessor:
+def build_processor(
+    recipe: HeadOptions, transforms: TransformOptions, intensity: Range | None = None
+) -> BaseImageProcessor:
     """The resize rule, the normalisation and the padding of `transforms`' evaluation, for the head's processor."""
     fields = _resize_fields(transforms) | {
         "size_divisor": 0,  # where a processor would resize to multiples of it and change the aspect
@@ -88,7 +94,15 @@ def build_processor(recipe: HeadOptions, transforms: TransformOptions) -> BaseIm
     head = find_head(recipe.name)
     processor = head.processor_class(**fields)
     setattr(processor, PADDING, padding_divisor(head, transforms))
+    if intensity is not None:
+        setattr(processor, INTENSITY, list(intensity))
     return processor
+
+
+def intensity_of(processor: BaseImageProcessor) -> Range | None:
+    """The numbers that were black and white when a model learnt; None where its pictures had 8 bits."""
+    found = getattr(processor, INTENSITY, None)
+    return None if found is None else (found[0], found[1])
 
 
 def padding_divisor(head: Head, transforms: TransformOptions) -> int:

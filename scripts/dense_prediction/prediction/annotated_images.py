@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..data.annotations.instances import check_size
+from ..data.deep_pictures import Range
 from ..data.formats.coco_json import BAD, CocoImages
 from ..data.images import AnnotatedSize, read_rgb
 from ..errors import UserError
@@ -68,13 +69,16 @@ class AnnotatedImages:
             )
         return entries[0]
 
-    def read(self, path: Path) -> Image.Image:
+    def read(self, path: Path, intensity: Range | None = None) -> Image.Image:
         """The RGB picture as it was annotated: EXIF data turn it if the file's height and width do not say otherwise.
+
+        Args:
+            intensity: which numbers of a picture of more than 8 bits are black and white.
 
         Raises:
             BadSample: it cannot be read.
         """
-        return read_rgb(path, "auto", self._size(path))
+        return read_rgb(path, "auto", self._size(path), intensity)
 
     def check_labels(self, labels: Sequence[str]) -> None:
         """Refuse a model with a class that the file does not know.

@@ -11,13 +11,14 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.samples import Split
 from ..errors import UserError, notes_of
 from ..evaluation.metrics.metric import Numbers
+from ..evaluation.metrics.mistakes import Confusion
 from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
 from ..experiment import Experiment
 from ..failures import SMALLER_PICTURES, is_out_of_memory
 from ..models.building import check_fits
 from ..models.heads import head_of
-from ..models.saved_models import read_model
+from ..models.saved_models import intensity_of, read_model
 from ..recipes.runs import model_in
 from ..recipes.schema import Recipe
 from ..training.processes.accelerators import start_accelerator
@@ -47,6 +48,7 @@ class Measurement:
         self.recipe, self.model, self.split = recipe, model_in(model), split
         self.accelerator = start_accelerator(recipe.training.mixed_precision)
         self._network, processor = read_model(self.model, self.accelerator.device)
+        recipe = with_intensity_of(processor, recipe)
         self.experiment = Experiment(recipe, head_of(self._network))
         check_fits(self._network, self.experiment.data, self.experiment.task)
         check_normalization(processor, recipe)
@@ -86,6 +88,11 @@ class Measurement:
         if self.numbers[primary] is None and self.accelerator.is_main_process:
             _logger.warning("%s is null: nothing in the %s split was there to be found", primary, self.split)
 
+    @property
+    def confusion(self) -> Confusion | None:
+        """Which class was taken for which, on the main process; None of a metric that cannot tell."""
+        return self.experiment.confusion
+
     def content(self) -> dict[str, Any]:
         """The numbers, what was measured and on what, as JSON takes it."""
         recipe, accelerator = self.recipe, self.accelerator
@@ -103,7 +110,25 @@ class Measurement:
             **origin(),
             **self.counts,
             "metrics": self.numbers,
+            "confusion": None if self.confusion is None else self.confusion.plain(),
         }
+
+
+def with_intensity_of(processor: BaseImageProcessor, recipe: Recipe) -> Recipe:
+    """The recipe with what was black and white in the pictures of more than 8 bits that a model was trained on.
+
+    Raises:
+        UserError: the recipe says something else.
+    """
+    trained, asked = intensity_of(processor), recipe.data.known_intensity
+    if asked is not None and trained != asked:
+        learnt = "pictures of 8 bits" if trained is None else f"{list(trained)}; set it to that"
+        raise UserError(f"data.intensity={list(asked)}, but the model was trained with {learnt}")
+    return (
+        recipe
+        if trained is None
+        else dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, intensity=trained))
+    )
 
 
 def check_normalization(processor: BaseImageProcessor, recipe: Recipe) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
+from ..data.deep_pictures import DeepPicture, Range, has_deep_colours
 from ..data.formats.folders import images_below
 from ..data.images import DAMAGED, load, reason, to_rgb
 from ..errors import UserError
@@ -15,8 +16,9 @@ from ..errors import UserError
 
 OVERLAY_SUFFIX = ".overlay.png"
 FEATURES_SUFFIX = ".features.png"
+LABELS_SUFFIX = ".labels.png"
 
-_WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX)
+_WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX, LABELS_SUFFIX)
 
 
 def find_images(paths: Iterable[Path]) -> dict[Path, Path]:
@@ -78,40 +80,53 @@ def make_folder(folder: Path | None) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
-def read_image(path: Path) -> Image.Image:
-    """The RGB image that a person sees: turned as its EXIF data say, the first frame of several, 16 bits made 8.
+def read_image(path: Path, intensity: Range | None = None) -> Image.Image:
+    """The RGB image that a person sees: turned as its EXIF data say, the first frame of several, in 8 bits.
+
+    Args:
+        intensity: which numbers of a picture of more than 8 bits are black and white, see `DeepPicture.to_rgb`.
 
     Raises:
         UserError: the file is damaged, no image, or its numbers are no colours.
     """
     try:
-        return to_rgb(ImageOps.exif_transpose(load(path)))
+        return to_rgb(load(path), intensity, ImageOps.exif_transpose)
     except DAMAGED as error:
         raise UserError(f"cannot read {path} as an image: {reason(error)}") from error
 
 
-def to_image(picture: Image.Image | np.ndarray) -> Image.Image:
+def to_image(picture: Image.Image | np.ndarray, intensity: Range | None = None) -> Image.Image:
     """A picture in RGB.
 
     Args:
-        picture: of PIL, or an array (height, width, 3) or (height, width) of 8 bits.
+        picture: of PIL, or an array (height, width, 3) or (height, width) of 8 bits, or of more with an intensity.
+        intensity: as of `read_image`.
 
     Raises:
         UserError: it is neither, or its numbers are no colours.
     """
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)) or picture.ndim < 2:
-            raise UserError(
-                f"an array of shape {picture.shape} and type {picture.dtype} is no picture: give one of 8 bits "
-                "(uint8) and shape (height, width, 3), in the order red, green, blue"
-            )
-        picture = Image.fromarray(picture)
+        return _from_array(picture, intensity)
     if not isinstance(picture, Image.Image):
         raise UserError(f"expected a file, a picture of PIL or an array of numpy, got a {type(picture).__name__}")
+    if isinstance(picture, ImageFile.ImageFile) and has_deep_colours(picture):
+        raise UserError("the picture has colours of 16 bits, of which PIL keeps 8: give its file, or an array")
     try:
-        return to_rgb(picture)
+        return to_rgb(picture, intensity)
     except DAMAGED as error:
         raise UserError(f"the picture has no colours: {reason(error)}") from error
+
+
+def _from_array(pixels: np.ndarray, intensity: Range | None) -> Image.Image:
+    is_deep = intensity is not None and pixels.dtype.kind in "iuf"
+    if (pixels.dtype != np.uint8 and not is_deep) or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
+        raise UserError(
+            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture: give one of 8 bits "
+            "(uint8) and shape (height, width, 3), in the order red, green, blue"
+        )
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(pixels).convert("RGB")
+    return DeepPicture(pixels).to_rgb(intensity)
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..batches.streams import collate
 from ..batches.types import Batch, Prediction, PredictionOptions
+from ..data.deep_pictures import Range
 from ..drawing.pages import add_legend
 from ..drawing.pictures import draw
 from ..errors import UserError
@@ -25,7 +26,7 @@ from ..failures import is_out_of_memory
 from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
 from ..models.heads import head_of
-from ..models.saved_models import PADDING, read_model
+from ..models.saved_models import PADDING, intensity_of, read_model
 from ..recipes.runs import model_in
 from ..tasks import Task
 from .image_files import read_image, to_image
@@ -64,6 +65,11 @@ class TrainedModel:
         return find_task(task_of(self.model))
 
     @property
+    def intensity(self) -> Range | None:
+        """The numbers that are black and white in pictures of more than 8 bits, if it has learnt from such."""
+        return intensity_of(self.processor)
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of their ids."""
         return labels_of(self.model)
@@ -72,21 +78,35 @@ class TrainedModel:
         """What the model was trained to see, in one picture at its own size; `batches.types.Prediction` describes it.
 
         Args:
-            image: a file, a picture, or an array (height, width, 3) of 8 bits in the order red, green, blue.
+            image: a file, a picture, or an array (height, width, 3) of 8 bits in the order red, green, blue; where
+                the model has learnt from pictures of more bits, also one of such numbers.
             name: what a warning calls it; by default the file, or its size.
 
         Raises:
             UserError: the file cannot be read, the array is no picture, or the picture is too small or too large.
         """
+        picture = self.to_rgb(image)
         if isinstance(image, str | Path):
-            picture, called = read_image(Path(image)), str(image)
+            called = str(image)
         else:
-            picture = to_image(image)
             called = f"a picture of {picture.width} x {picture.height} pixels"
         prediction = self._predict(picture)
         if self.is_cut(prediction):
             _logger.warning("%s: %s", name or called, CUT.format(self.options.max_detections))
         return prediction
+
+    def to_rgb(self, image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+        """What the model is shown of a picture: 8 bits a colour, of more as many as it has learnt from.
+
+        Args:
+            image: as of `predict`.
+
+        Raises:
+            UserError: the file cannot be read, or the array is no picture.
+        """
+        if isinstance(image, str | Path):
+            return read_image(Path(image), self.intensity)
+        return to_image(image, self.intensity)
 
     def is_cut(self, prediction: Prediction) -> bool:
         """Whether a prediction holds as many objects as are kept, so that there may have been more."""
@@ -114,9 +134,14 @@ class TrainedModel:
         picture = draw(image, prediction, self.labels, self.task.draw)
         return add_legend(picture, prediction, self.labels, legend)
 
+    @property
+    def category_ids(self) -> list[int]:
+        """What the data call each class, in the order of their ids."""
+        return category_ids_of(self.model)
+
     def describe(self, file: Path, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
         """A prediction as JSON, see `evaluation.coco_output.describe`."""
-        return describe(file, prediction, self.task, self.labels, size, category_ids_of(self.model))
+        return describe(file, prediction, self.task, self.labels, size, self.category_ids)
 
 
 def load_model(

@@ -72,11 +72,16 @@ def read_json(path: Path) -> Any:
     if not text.strip():
         raise UserError(f"{path} is empty: expected JSON")
     try:
-        return json.loads(text, object_pairs_hook=_with_each_key_once)
+        return json.loads(text, object_pairs_hook=with_each_key_once)
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} is not JSON of a data set: it is nested too deeply") from error
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether the first bytes of a file tell another encoding than plain UTF-8."""
+    return data.startswith(tuple(_MARKS)) or _unmarked(data) != "utf-8"
 
 
 def _unmarked(data: bytes) -> str:
@@ -86,7 +91,7 @@ def _unmarked(data: bytes) -> str:
     return "utf-16-le" if data[1:2] == b"\0" else "utf-8"
 
 
-def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Python would keep the last of them, and forget a whole list of annotations."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -13,7 +13,7 @@ from ..annotations.coco_schema import annotation_entry
 from ..annotations.instances import Instance, box_round, check_size, instance_fields
 from ..annotations.numbers import short
 from ..bad_samples import BadSample
-from ..images import read_rgb
+from ..images import read_picture
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
@@ -52,8 +52,8 @@ class CocoSplit:
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.masks = masks
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
-        self.objects = file.objects(None, self.crowds)
-        self.file_names, self.names = options.file_names, [str(image["file_name"]) for image in file.images]
+        self.objects = file.objects(self.crowds)
+        self.file_names = options.file_names
 
     def __len__(self) -> int:
         return len(self.records)
@@ -62,7 +62,7 @@ class CocoSplit:
         fields, annotations = self.records[index]
         path = image_path(self.images, fields, self.file_names)
         annotated = fields.get("height"), fields.get("width")
-        image = read_rgb(path, self.orientation, annotated)
+        image = read_picture(path, self.orientation, annotated)
         size = image.height, image.width
         check_size(size, annotated, path)
         kept = [annotation for annotation in annotations if not is_left_out(annotation, self.left_out)]
@@ -76,7 +76,7 @@ class CocoSplit:
 
     def picture_names(self) -> list[str]:
         """What the file calls each image."""
-        return self.names
+        return self.records.names()
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int], path: Path) -> Instance:
         name = f"{path}: annotation {short(annotation.get('id'))}"

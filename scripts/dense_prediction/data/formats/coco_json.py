@@ -1,12 +1,11 @@
 """What COCO's JSON files have in common: images, categories, and annotations that belong to images."""
 
-import json
 import logging
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +15,11 @@ from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
+from ..annotations.coco_annotated import Annotated, has_ids
 from ..annotations.coco_schema import category_entry, image_entry
 from ..annotations.file_names import locate
 from ..annotations.instances import ObjectsOptions
+from ..annotations.json_entries import Entries, PackedRecords, read_entries
 from ..annotations.numbers import short, whole_number
 from ..annotations.text_files import read_json
 from ..bad_samples import HINT, BadSample, refuse_unless
@@ -62,8 +63,11 @@ class CocoImages:
     """
 
     def __init__(self, path: Path, skip: bool) -> None:
+        self._take(path, read_json(path), skip)
+
+    def _take(self, path: Path, content: Any, skip: bool) -> None:
         self.path = path
-        self.content = _read(path)
+        self.content = _checked(content, path)
         self.images = _images(_entries(self.content, "images", path), path, skip)
         categories = _categories(_entries(self.content, "categories", path), path)
         _check_ids(self.images, "images", path)
@@ -77,18 +81,26 @@ class CocoImages:
 
 
 class CocoFile(CocoImages):
-    """One JSON file with its annotations.
+    """One JSON file with its annotations, which stay where they are.
 
-    Attributes:
-        annotations: those that say which image they belong to, as they are but for ids of images and categories.
+    Args:
+        part: which list of an annotation holds its objects; None where each annotation is one.
 
     Raises:
-        UserError: as `CocoImages`, or it has no list of annotations.
+        UserError: as `CocoImages`, or it has no list of annotations, or one of them does not say which image it
+            belongs to and is not to be skipped.
     """
 
-    def __init__(self, path: Path, skip: bool) -> None:
-        super().__init__(path, skip)
-        self.annotations = _annotations(_entries(self.content, "annotations", path), path, skip)
+    def __init__(self, path: Path, skip: bool, part: str | None = None) -> None:
+        content, found, self._entries = read_entries(path, "annotations", partial(Annotated, part=part))
+        self._take(path, content, skip)
+        if found is None or self._entries is None:
+            raise _lacks("annotations", self.content, path)
+        self._found = found
+        if strangers := found.settle(self._entries):
+            (entry,) = self._entries.read(strangers[:1])
+            called = f"{_called('annotations', strangers[0], entry)} {_why_strange(entry)}"
+            _pass_over(f"{path}: {called}; so {len(strangers)} annotations belong to no image", skip)
 
     def category_labels(self, labels: list[str]) -> dict[int, int]:
         """Category id -> the class id of its name; categories that `labels` does not name have none."""
@@ -103,15 +115,14 @@ class CocoFile(CocoImages):
         """Ids of the categories of which there is no class: the recipe leaves them out, or another file has none."""
         return frozenset(category["id"] for category in self.categories if category["name"] not in labels)
 
-    def objects(self, part: str | None, crowds: bool) -> "PackedObjects":
+    def objects(self, crowds: bool) -> "PackedObjects":
         """Of which categories the objects of each image are.
 
         Args:
-            part: which list of an annotation holds them; None where each annotation is one.
             crowds: count those that are marked as crowds by themselves.
         """
         names = {category["id"]: category["name"] for category in self.categories}
-        return PackedObjects(self.images, _object_fields(self.annotations, part), names, crowds)
+        return PackedObjects([image["id"] for image in self.images], self._found, names, crowds)
 
     def unused_root(self) -> Fields | None:
         """The category that all others are a kind of and no annotation is of, as Roboflow writes one."""
@@ -125,24 +136,21 @@ class CocoFile(CocoImages):
 
     def _used(self) -> set[int]:
         """The ids of categories that there are annotations or segments of."""
-        segments = [annotation.get("segments_info") for annotation in self.annotations]
-        listed = [segment for each in segments if isinstance(each, list) for segment in each]
-        numbers = [entry.get("category_id") for entry in [*self.annotations, *listed] if isinstance(entry, dict)]
-        return {number for number in numbers if isinstance(number, int)}
+        return self._found.used
 
-    def records(self, skip: bool) -> "PackedRecords":
+    def records(self, skip: bool) -> "ImageRecords":
         """For each image the pair of its fields and its annotations.
 
         Args:
             skip: leave out annotations of images that the file does not list, instead of raising `UserError`.
         """
-        by_image: dict[Any, list[Fields]] = defaultdict(list)
-        for annotation in self.annotations:
-            by_image[annotation["image_id"]].append(annotation)
-        unknown = by_image.keys() - {image["id"] for image in self.images}
+        ids = [image["id"] for image in self.images]
+        known = {*ids, None}
+        unknown = Counter(image for image in self._found.images if image not in known)
         if unknown:
-            self._report_unknown(sorted(unknown, key=str), sum(len(by_image[image]) for image in unknown), skip)
-        return PackedRecords([(image, by_image.get(image["id"], [])) for image in self.images])
+            self._report_unknown(sorted(unknown, key=str), unknown.total(), skip)
+        assert self._entries is not None  # or the file would have been refused
+        return ImageRecords(PackedRecords(self.images), self._entries, _owners(ids, self._found))
 
     def _report_unknown(self, images: list[Any], count: int, skip: bool) -> None:
         message = f"{self.path}: {count} annotations belong to images that it does not list, such as {images[:5]}"
@@ -171,42 +179,44 @@ def is_left_out(fields: Fields, left_out: Collection[int]) -> bool:
     return isinstance(category, int) and category in left_out
 
 
-class PackedRecords:
-    """A list of JSON values in one block of memory, which forked loading processes share.
+_NOBODY = -1
 
-    As Python objects COCO's annotations take gigabytes, and every process that only reads them comes to own a copy.
+
+class ImageRecords:
+    """The fields of each image with its annotations, which are read when they are asked for.
+
+    Args:
+        owners: (N,) the place of the image of each annotation; less than 0 for none.
     """
 
-    def __init__(self, records: Sequence[Any]) -> None:
-        texts = [json.dumps(record).encode() for record in records]
-        self._bounds = np.cumsum([0, *(len(text) for text in texts)])
-        self._text = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    def __init__(self, images: PackedRecords, annotations: Entries, owners: np.ndarray) -> None:
+        self.images, self.annotations = images, annotations
+        self._order, self._bounds = _grouped(owners, len(images))
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> Any:
+    def names(self) -> list[str]:
+        """The file names of all images."""
+        return [str(self.images[index]["file_name"]) for index in range(len(self))]
+
+    def __getitem__(self, index: int) -> tuple[Fields, list[Fields]]:
         start, end = self._bounds[index : index + 2]
-        return json.loads(self._text[start:end].tobytes())
+        annotations = self.annotations.read(self._order[start:end].tolist())
+        for annotation in annotations:
+            has_ids(annotation)
+        return self.images[index], annotations
 
 
 class PackedObjects:
     """The categories of each image's objects as a few numbers, which can be looked at in seconds."""
 
-    def __init__(
-        self, images: list[Fields], objects: Iterable[tuple[Any, Fields]], names: dict[int, str], crowds: bool
-    ) -> None:
-        places = {image["id"]: place for place, image in enumerate(images)}
-        codes = {category: code for code, category in enumerate(names)}
-        found = [
-            (places[image], _CROWD if crowds and fields.get("iscrowd") == 1 else _code(fields, codes))
-            for image, fields in objects
-            if isinstance(image, int) and image in places
-        ]
-        table = np.array(found, dtype=np.int32).reshape(-1, 2)
-        table = table[table[:, 0].argsort(kind="stable")]
-        self._codes = table[:, 1]
-        self._bounds = np.searchsorted(table[:, 0], np.arange(len(images) + 1))
+    def __init__(self, ids: Sequence[Any], found: Annotated, names: Mapping[int, str], crowds: bool) -> None:
+        numbers: dict[int | None, int] = {category: code for code, category in enumerate(names)}
+        kinds = [numbers.get(category, _UNKNOWN) for category in found.categories]
+        codes = np.where(np.array(found.crowds, dtype=bool) & crowds, _CROWD, np.array(kinds, dtype=np.int32))
+        order, self._bounds = _grouped(_owners(ids, found)[found.owners], len(ids))
+        self._codes = codes[order]
         self._names = list(names.values())
 
     def __getitem__(self, index: int) -> Glance:
@@ -219,20 +229,16 @@ class PackedObjects:
 _CROWD, _UNKNOWN = -1, -2
 
 
-def _code(fields: Fields, codes: dict[int, int]) -> int:
-    try:
-        return codes.get(whole_number(fields.get("category_id")), _UNKNOWN)
-    except ValueError:
-        return _UNKNOWN
+def _owners(ids: Sequence[Any], found: Annotated) -> np.ndarray:
+    """(N,) the place of the image of each annotation."""
+    places = {number: place for place, number in enumerate(ids) if number is not None}
+    return np.array([places.get(image, _NOBODY) for image in found.images], dtype=np.int32)
 
 
-def _object_fields(annotations: list[Fields], part: str | None) -> Iterator[tuple[Any, Fields]]:
-    """Each object with the id of its image; what is no object is left to the reader of the sample."""
-    for annotation in annotations:
-        objects = [annotation] if part is None else annotation.get(part)
-        for fields in objects if isinstance(objects, list) else []:
-            if isinstance(fields, dict):
-                yield annotation["image_id"], fields
+def _grouped(owners: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) the order in which the things of the first owner come first, and (count + 1,) where those of each begin."""
+    order = owners.argsort(kind="stable").astype(np.int32)
+    return order, np.searchsorted(owners[order], np.arange(count + 1))
 
 
 def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
@@ -252,8 +258,7 @@ def coco_labels(options: CocoJsonOptions, file: CocoFile) -> list[str]:
     return labels
 
 
-def _read(path: Path) -> Fields:
-    content = read_json(path)
+def _checked(content: Any, path: Path) -> Fields:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold images, annotations and categories, got a {type(content).__name__}")
     return content
@@ -262,8 +267,12 @@ def _read(path: Path) -> Fields:
 def _entries(content: Fields, part: str, path: Path) -> list[Any]:
     entries = content.get(part)
     if not isinstance(entries, list):
-        raise UserError(f"{path} has no list of {part}, it has {', '.join(content)}")
+        raise _lacks(part, content, path)
     return entries
+
+
+def _lacks(part: str, content: Fields, path: Path) -> UserError:
+    return UserError(f"{path} has no list of {part}, it has {', '.join(content)}")
 
 
 def _images(entries: list[Any], path: Path, skip: bool) -> list[Fields]:
@@ -287,28 +296,6 @@ def _categories(entries: list[Any], path: Path) -> list[Fields]:
         ]
     except BadSample as error:
         raise UserError(str(error)) from error
-
-
-def _annotations(entries: list[Any], path: Path, skip: bool) -> list[Fields]:
-    """Those whose image is known; all else is checked when their sample is read."""
-    kept, strangers = [], []
-    for position, entry in enumerate(entries):
-        if isinstance(entry, dict) and _has_ids(entry):
-            kept.append(entry)
-        else:
-            strangers.append(f"{_called('annotations', position, entry)} {_why_strange(entry)}")
-    if strangers:
-        _pass_over(f"{path}: {strangers[0]}; so {len(strangers)} annotations belong to no image", skip)
-    return kept
-
-
-def _has_ids(annotation: Fields) -> bool:
-    """Whether it says which image it belongs to. What stands for an id of it or of its category becomes an int."""
-    for field in ("image_id", "category_id"):
-        if type(annotation.get(field)) is not int:
-            with suppress(ValueError):
-                annotation[field] = whole_number(annotation.get(field))
-    return type(annotation.get("image_id")) is int
 
 
 def _why_strange(entry: Any) -> str:

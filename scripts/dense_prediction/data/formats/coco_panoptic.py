@@ -14,12 +14,15 @@ from ...tasks import Task
 from ..annotations.coco_schema import panoptic_entry
 from ..annotations.file_names import locate
 from ..bad_samples import BadSample
-from ..images import colours, read, read_rgb
+from ..images import colours, read, read_picture
 from ..samples import VOID, Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
 
 NO_SEGMENT = 0
+
+SEGMENTS = "segments_info"
+"""The list of an annotation that holds its segments."""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -31,12 +34,12 @@ class CocoPanopticOptions(CocoJsonOptions):
 
     def open(self, task: Task) -> Source:
         """The JSON files of `annotations`, with the folders of `images` and of the PNGs, `masks`."""
-        train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples)
+        train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples, SEGMENTS)
         labels = coco_labels(self, train)
 
         def open_split(key: str) -> UncheckedSplit:
             place = self.place("annotations", key)
-            file = train if key == "train_split" else CocoFile(place, self.skips_bad_samples)
+            file = train if key == "train_split" else CocoFile(place, self.skips_bad_samples, SEGMENTS)
             return PanopticSplit(file, self.place("images", key), self.place("masks", key), labels, self)
 
         return Source(labels, _things(train, labels), open_split, [train.category_ids[label] for label in labels])
@@ -52,8 +55,8 @@ class PanopticSplit:
         self.images, self.masks = images, masks
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
-        self.objects = file.objects("segments_info", self.crowds)
-        self.file_names, self.names = options.file_names, [str(image["file_name"]) for image in file.images]
+        self.objects = file.objects(self.crowds)
+        self.file_names = options.file_names
 
     def __len__(self) -> int:
         return len(self.records)
@@ -66,7 +69,7 @@ class PanopticSplit:
         mask_path = locate(self.masks, annotations[0].get("file_name"), f"the segments of {path}")
         annotation = panoptic_entry(annotations[0], str(mask_path))
         numbers = _segment_numbers(mask_path)
-        image = read_rgb(path, self.orientation, numbers.shape)
+        image = read_picture(path, self.orientation, numbers.shape)
         if numbers.shape != (image.height, image.width):
             raise BadSample(f"{mask_path} has height and width {numbers.shape}, its image {image.height, image.width}")
         segments = self._segments(annotation, numbers, mask_path)
@@ -78,7 +81,7 @@ class PanopticSplit:
 
     def picture_names(self) -> list[str]:
         """What the file calls each image."""
-        return self.names
+        return self.records.names()
 
     def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, np.ndarray]:
         segments = annotation.get("segments_info", [])

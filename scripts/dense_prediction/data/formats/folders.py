@@ -1,9 +1,10 @@
 """Semantic segmentation from images and masks in folders, matched by the stems of their names (as ADE20K has them)."""
 
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.file_names import files_below, spelt_in
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
-from ..images import is_picture_name, read, read_rgb
+from ..images import is_picture_name, read, read_picture
 from ..options import ExifOrientation, SplitPlaces
 from ..samples import Glance, Sample, Source, new_sample
 
@@ -27,17 +28,14 @@ class PairedOptions(SplitPlaces):
     masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
     mask_suffix: str = Field(
         default=".png",
-        description="what stands after the image's stem in a mask's name; or the name with a * for it, mask_*.png",
+        description="what stands after the image's stem in a mask's name; or the name with a * for it, mask_*.png or "
+        "../masks/*.png",
     )
     image_stem: str = Field(
-        default="*", description="what stems of images are called, with a * for the part that masks repeat: *_img"
+        default="*",
+        description="what stems of images are called, with a * for the part that masks repeat, and perhaps the folder "
+        "they are in: *_img, images/*",
     )
-
-    def core_of(self, image: Path) -> str | None:
-        """The part of an image's stem that its mask repeats; None of a file that is no image."""
-        before, _, after = self.image_stem.partition("*")
-        core = image.stem.removeprefix(before).removesuffix(after)
-        return core if f"{before}{core}{after}" == image.stem else None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
@@ -79,7 +77,7 @@ class MaskSplit:
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
         ids = self._ids(mask_path)
-        image = read_rgb(image_path, self.orientation, ids.shape[:2])
+        image = read_picture(image_path, self.orientation, ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), str(mask_path))
         return new_sample(image, str(image_path), index) | {"semantic_map": semantic_map}
 
@@ -102,12 +100,14 @@ def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     Where both are in one folder, what is the mask of another file is no image.
     """
     images, masks = options.place("images", key), options.place("masks", key)
-    found = [image for image in images_below(images) if options.core_of(image) is not None]
-    pairs = [(image, _mask_of(image, masks / image.relative_to(images).parent, options)) for image in found]
+    found = images_below(images)
+    named = zip(found, names_below(images, found))
+    masked = [(image, mask_of(name, options.image_stem, options.mask_suffix)) for image, name in named]
+    pairs = [(image, spelt_in(masks, mask)) for image, mask in masked if mask is not None]
     if images == masks:
         taken = {mask for image, mask in pairs if mask != image}
         pairs = [(image, mask) for image, mask in pairs if image not in taken]
-        found = [image for image, _ in pairs]
+    found = [image for image, _ in pairs]
     if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
         first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
         raise UserError(f"{first} and {second} in {images} would both have the mask {twice[0].name}: leave one out")
@@ -119,10 +119,21 @@ def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _mask_of(image: Path, folder: Path, options: PairedOptions) -> Path:
-    core = options.core_of(image) or ""
-    name = options.mask_suffix.replace("*", core) if "*" in options.mask_suffix else core + options.mask_suffix
-    return spelt_in(folder, name)
+def mask_of(image: str, image_stem: str, mask_suffix: str) -> str | None:
+    """Where the mask of an image is, from where the image is, both below their folders; None of a file that is none.
+
+    >>> mask_of("a/img_1.jpg", "img_*", "_mask.png"), mask_of("a/images/1.jpg", "images/*", "../masks/*.png")
+    ('a/1_mask.png', 'a/masks/1.png')
+    """
+    folder, _, pattern = image_stem.rpartition("/")
+    above, _, name = image.rpartition("/")
+    before, _, after = pattern.partition("*")
+    stem = PurePosixPath(name).stem
+    core = stem.removeprefix(before).removesuffix(after)
+    if stem != f"{before}{core}{after}" or (folder and PurePosixPath(above).name != folder):
+        return None
+    mask = mask_suffix.replace("*", core) if "*" in mask_suffix else core + mask_suffix
+    return posixpath.normpath(posixpath.join(above, mask))
 
 
 def names_below(folder: Path, paths: Sequence[Path]) -> list[str]:

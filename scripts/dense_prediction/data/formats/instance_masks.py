@@ -19,7 +19,7 @@ from ...tasks import Task
 from ..annotations.file_names import is_litter
 from ..annotations.instances import Instance, box_round, instance_fields
 from ..bad_samples import BadSample
-from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_rgb
+from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_picture
 from ..samples import Glance, Sample, Source, new_sample
 from .folders import PairedOptions, images_below, names_below, pairs_of
 
@@ -89,7 +89,7 @@ class InstanceMaskSplit:
         path, place = self.pairs[index]
         found = list(self.objects_of(place))
         annotated = found[0][0].shape if found else _size_of(place)
-        image = read_rgb(path, self.orientation, annotated)
+        image = read_picture(path, self.orientation, annotated)
         size = image.height, image.width
         for mask, name in found:
             if mask.shape != size:
@@ -114,7 +114,7 @@ class InstanceMaskSplit:
 def _with_folders(options: InstanceMasksOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the folder of its masks."""
     images, masks = options.place("images", key), options.place("masks", key)
-    found = [image for image in images_below(images) if options.core_of(image) is not None]
+    found = images_below(images)
     pairs = [(image, _folder_of(masks / image.relative_to(images))) for image in found]
     if images == masks:  # in which the masks were found too
         pairs = [(image, folder) for image, folder in pairs if os.path.isdir(folder)]

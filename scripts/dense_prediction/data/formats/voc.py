@@ -18,7 +18,7 @@ from ..annotations.file_names import files_below, is_litter, locate
 from ..annotations.instances import Instance, ObjectsOptions, check_size, instance_fields, is_left_out, spellings
 from ..annotations.semantic_maps import SemanticIds, SemanticOptions
 from ..bad_samples import BadSample
-from ..images import read_rgb
+from ..images import read_picture
 from ..options import SplitPlaces, it_has
 from ..samples import Glance, Sample, Source, new_sample
 from .folders import MaskSplit, names_below
@@ -72,7 +72,7 @@ class VocBoxes:
         objects = [self._instance(element, path) for element in kept]
         image_path = image_file(self.images, self.stems[index], annotation.findtext("filename", "").strip())
         annotated = _annotated_size(annotation, path)
-        image = read_rgb(image_path, self.orientation, annotated)
+        image = read_picture(image_path, self.orientation, annotated)
         size = image.height, image.width
         check_size(size, annotated, image_path)
         boxes = instance_fields(objects, size, str(path), "xyxy")

@@ -23,7 +23,7 @@ from ..annotations.instances import Instance, ObjectsOptions, instance_fields, t
 from ..annotations.numbers import short, whole_number
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
-from ..images import is_picture_name, read_rgb
+from ..images import is_picture_name, read_picture
 from ..options import ExifOrientation, SplitPlaces, it_has, some
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 
@@ -216,7 +216,7 @@ class YoloSplit:
 
     def __getitem__(self, index: int) -> Sample:
         path = self.images[index]
-        image = read_rgb(path, self.orientation)
+        image = read_picture(path, self.orientation)
         size = image.height, image.width
         kept = [each for each in self._objects(path) if each.number not in self.left_out]
         instances = [self._instance(each, size) for each in kept]

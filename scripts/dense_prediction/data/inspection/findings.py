@@ -42,7 +42,13 @@ def describe(inspection: Inspection, asked: DataOptions, labels: list[str]) -> I
     """
     for key, facts in inspection.facts.items():
         yield f"{_where(key, inspection.options)}: {_summary(facts)}"
-    if inspection.options != asked:
+    if (found := inspection.intensities) is not None and found.deep:
+        low, high = inspection.options.known_intensity or found.range("auto")
+        yield (
+            f"pictures of {found.kind} hold {found.lowest:g} to {found.highest:g} ({found.pictures} were looked at): "
+            f"{low:g} is black and {high:g} white (data.intensity=[{low:g}, {high:g}])"
+        )
+    if getattr(inspection.options, "foreground_255", None) != getattr(asked, "foreground_255", None):
         yield (
             f"the label files hold 0 and 255 alone: 255 is read as the class {labels[1]!r} in all splits "
             "(data.foreground_255=true; false takes it for data.ignore_index)"
@@ -244,6 +250,8 @@ def _summary(facts: Facts) -> str:
 
 
 def _where(key: str, options: DataOptions) -> str:
+    if key == "validation_split" and options.validation_share is not None:
+        key = "validation_share"
     return f"data.{key}={getattr(options, key)}"
 
 

@@ -16,6 +16,7 @@ from ..bad_samples import BadSample, refuse_unless
 from ..loading import Data
 from ..options import DataOptions
 from ..samples import Glance, Split, Stream
+from .intensities import Intensities, look_at_intensities
 
 
 SECONDS = 24.0
@@ -94,11 +95,13 @@ class Inspection:
     """What was found in the splits that were looked at, by the names of their keys.
 
     Attributes:
-        options: those of the recipe, with what the label files decide.
+        options: those of the recipe, with what the label files and the training pictures decide.
+        intensities: of the training pictures, if they were looked at.
     """
 
     options: DataOptions
     facts: dict[str, Facts]
+    intensities: Intensities | None = None
 
 
 def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -> Inspection:
@@ -117,7 +120,15 @@ def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -
         options = maps = dataclasses.replace(maps, foreground_255=True)
         ids = SemanticIds.of(maps, data.labels)
     facts = {key: facts_of(seen[key], data.labels, ids) for key in keys if seen[key].glances or seen[key].bad}
-    return Inspection(options, facts)
+    intensities = look_at_intensities(data.train) if "train_split" in keys else None
+    return Inspection(_with_intensity(options, intensities), facts, intensities)
+
+
+def _with_intensity(options: DataOptions, found: Intensities | None) -> DataOptions:
+    """With the numbers that are black and white where there are pictures of more than 8 bits, whose are not known."""
+    if found is None or not found.deep or not isinstance(options.intensity, str):
+        return options
+    return dataclasses.replace(options, intensity=found.range(options.intensity))
 
 
 def look(split: Split | Stream, skip: bool, seconds: float, ids: SemanticIds | None = None) -> Seen:

@@ -120,10 +120,11 @@ def _ambiguous(source: str, fitting: list[Candidate]) -> str:
 def _why_not(source: str, contents: str, candidates: list[Candidate], task: Task) -> str:
     """What was recognised, and what is missing of it or which tasks it serves."""
     incomplete = [candidate for candidate in candidates if candidate.missing]
+    incomplete = [each for each in incomplete if task.name in formats()[each.format].tasks] or incomplete
     served = [candidate for candidate in candidates if candidate.tasks and not candidate.missing]
     if served:
         tasks = sorted({name for candidate in served for name in candidate.tasks})
-        why = [f"; {candidate.missing}" for candidate in incomplete if task.name in formats()[candidate.format].tasks]
+        why = [f"; {each.missing}" for each in incomplete if task.name in formats()[each.format].tasks]
         return f"{source} is {_listed(served)}; it serves {' and '.join(tasks)}, not {task.name}{''.join(why[:1])}"
     if incomplete:
         return f"{source}: {'; '.join(f'{candidate}, but {candidate.missing}' for candidate in incomplete)}"

@@ -56,6 +56,7 @@ class Look:
         most: numbers beside 0 in one mask.
         single: the share of numbers that are in one piece in a mask.
         counted: the share of masks whose numbers go up from 1, or are too large for classes.
+        varied: whether they differ in how many numbers they have.
         lossy: whether the files are JPEGs.
     """
 
@@ -65,6 +66,7 @@ class Look:
     most: int
     single: float
     counted: float
+    varied: bool
     lossy: bool
 
     @property
@@ -74,8 +76,10 @@ class Look:
 
     @property
     def may_be_objects(self) -> bool:
-        """Whether some mask has more than one number beside 0, and most are in one piece."""
-        return self.most > 1 and not self.lossy and self.single > 0.5
+        """Whether masks have several numbers beside 0, not the same in all of them, and most are in one piece."""
+        has_background = 0 in self.ids or (0, 0, 0) in self.colours
+        is_many = self.most > 1 and (self.varied or self.most >= FEWEST_OBJECTS)
+        return is_many and has_background and not self.lossy and self.single > 0.5
 
 
 def read_some(paths: Sequence[Path]) -> Iterator[Image.Image]:
@@ -92,8 +96,8 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         lossy: their files are JPEGs.
     """
     end = time.monotonic() + SECONDS
-    ids, found, grey, most = set[int](), set[tuple[int, int, int]](), True, 0
-    single, counted = list[bool](), list[bool]()
+    ids, found, grey = set[int](), set[tuple[int, int, int]](), True
+    single, counted, counts = list[bool](), list[bool](), set[int]()
     for mask in masks:
         numbers = np.array(mask)
         if numbers.ndim == 3:
@@ -108,13 +112,22 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
             grey &= mask.mode in ("L", "1")
         else:
             continue
-        most = max(most, len([number for number in present if number]))
+        counts.add(len([number for number in present if number]))
         if len(counted) < MOST_EXAMINED:
             single += _are_single(numbers, present)
             counted.append(max(present) > LARGEST_CLASS or max(present) < 2 * len(present) + 2)
         if time.monotonic() > end:
             break
-    return Look(frozenset(ids), frozenset(found), grey, most, _share(single), _share(counted), lossy)
+    return Look(
+        frozenset(ids),
+        frozenset(found),
+        grey,
+        max(counts, default=0),
+        _share(single),
+        _share(counted),
+        len(counts) > 1,
+        lossy,
+    )
 
 
 def are_lossy(paths: Iterable[Path]) -> bool:
@@ -168,7 +181,8 @@ def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
     """The classes that masks show, by a file with their names or by their values."""
     if look.colours and look.ids:
         return Classes([], missing="some masks are in colours and others are not: write all in one way")
-    if len(look.colours) > MOST_COLOURS or look.most > MOST_COLOURS:
+    is_blurred = look.lossy and len(look.ids | look.colours) > 2
+    if is_blurred or len(look.colours) > MOST_COLOURS or look.most > MOST_COLOURS:
         return Classes([], missing=_why_too_many(look))
     if look.colours:
         return _of_colours(look, file)
@@ -176,7 +190,7 @@ def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
 
 
 def _why_too_many(look: Look) -> str:
-    what = f"more than {MOST_COLOURS} different values"
+    what = f"{len(look.ids | look.colours)} different values"
     if look.lossy:
         return f"its masks have {what}, as JPEG blurs them: save them as PNG, with one value for each class"
     return f"its masks have {what}: save one number for each class, or name the colours in data.palette of a recipe"

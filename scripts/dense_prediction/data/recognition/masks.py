@@ -2,9 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..formats.voc_files import LISTS
+from ..images import DAMAGED
 from .candidates import Candidate, as_splits, in_words, split_keys
 from .class_files import find_class_file
 from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
@@ -16,6 +20,9 @@ from .survey import Survey, join
 OBJECT = "object"
 """What the one class of masks is called that tell objects apart and name none."""
 
+MOST_COMPARED = 5
+"""Pictures whose sizes are compared with those of their masks."""
+
 PER_OBJECT = 1.2
 """Masks of a picture, for folders of masks to be files of single objects."""
 
@@ -26,10 +33,43 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
         return [single]
     pairs = _pairs(survey)
     if not pairs:
-        return []
-    paths = [survey.root / join(pair.others.path, mask) for pair in pairs.values() for _, mask in pair.matched]
+        return _unmatched(survey)
+    if wrong := _of_another_size(survey, pairs):
+        return [Candidate("folders", "images and masks", words=_in_words(survey, pairs), missing=wrong)]
+    paths = [survey.root / mask for pair in pairs.values() for _, mask in pair.files()]
     look = look_at(read_some(paths), are_lossy(paths))
     return [_classes(survey, pairs, look), _numbers(survey, pairs, look)]
+
+
+def _unmatched(survey: Survey) -> list[Candidate]:
+    """Folders of masks whose names lead to no picture."""
+    masks = [folder for folder in survey.pictures if role_of(folder) == "masks" and not _is_of_voc(survey, folder)]
+    images = [folder for folder in survey.pictures if role_of(folder) == "images"]
+    if not masks or not images:
+        return []
+    one, other = (join(folder, survey.pictures[folder][0]) for folder in (images[0], masks[0]))
+    missing = f"their names do not belong together, such as {one} and {other}: call them alike"
+    return [Candidate("folders", "images and masks", missing=missing)]
+
+
+def _of_another_size(survey: Survey, pairs: Mapping[str, Pair]) -> str:
+    """What is wrong where no mask that is looked at is as large as its picture, which may have been turned."""
+    wrong = ""
+    for image, mask in next(iter(pairs.values())).files()[:MOST_COMPARED]:
+        one, other = (_size_of(survey.root / path) for path in (image, mask))
+        if one is None or other is None or one in (other, other[::-1]):
+            return ""
+        wrong = wrong or f"its masks are not as large as the pictures: {mask} has {other} pixels, {image} has {one}"
+    return wrong
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height, from the beginning of a file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except DAMAGED:
+        return None
 
 
 def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
@@ -53,7 +93,7 @@ def _numbers(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate
 def _in_words(survey: Survey, pairs: Mapping[str, Pair]) -> str:
     counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
     alone = sum(len(pair.images.files) - len(pair.matched) for pair in pairs.values())
-    masks = {join(pair.others.path, mask) for pair in pairs.values() for _, mask in pair.matched}
+    masks = {mask for pair in pairs.values() for _, mask in pair.files()}
     others = survey.num_pictures - sum(len(pair.images.files) for pair in pairs.values()) - len(masks)
     words = in_words(counts) + (f", {alone:,} more have no mask" if alone else "")
     return words + (f", {others:,} other pictures are left out" if others > 0 else "")

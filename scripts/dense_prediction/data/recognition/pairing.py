@@ -1,6 +1,7 @@
 """Which folder holds what is said of which pictures, and how the names of both belong together."""
 
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import PurePosixPath
 
+from ..formats.folders import mask_of
 from .candidates import as_splits
 from .names import ROLES, place_of, role_of, split_of, subject_of, words_of
 from .survey import join
@@ -64,6 +66,10 @@ class Pair:
     def pattern(self) -> tuple[str, str]:
         return self.image_stem, self.suffix
 
+    def files(self) -> list[tuple[str, str]]:
+        """Those that belong together, below the root."""
+        return [(join(self.images.path, image), join(self.others.path, other)) for image, other in self.matched]
+
     def by(self, image_stem: str, suffix: str) -> "Pair":
         """The same files by another pattern."""
         matched = list(_matched(self.images.files, set(self.others.files), image_stem, suffix))
@@ -88,19 +94,56 @@ def pairs_of(pictures: Names, others: Names, by_stems: bool = False) -> dict[str
     """For each split the pictures and what is said of them, in folders of their own or in one.
 
     Args:
-        by_stems: files belong together by equal stems alone.
+        by_stems: files belong together by equal stems alone, and there may be many more pictures.
     """
     image_places, other_places = places_of(pictures), places_of(others)
-    found: dict[str | None, Pair] = {}
+    found: dict[str | None, list[Pair]] = {}
     for place in sorted(other_places, key=lambda place: (not SHOWN.isdisjoint(words_of(place.path)), place.path)):
         pairs = [pair for images in image_places if (pair := _pair(images, place, by_stems)) is not None]
-        if not pairs:
-            continue
-        best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
-        split = place.split or best.images.split
-        if split not in found or len(best.matched) > len(found[split].matched):
-            found[split] = best
-    return _of_one_pattern(as_splits(found))
+        if pairs:
+            best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
+            found.setdefault(place.split or best.images.split, []).append(best)
+    return _of_one_pattern(as_splits(_together(found)))
+
+
+def _together(found: Mapping[str | None, list[Pair]]) -> dict[str | None, Pair]:
+    """One pair for each split: of `1/images` with `1/masks` and `2/images` with `2/masks` all, else the largest."""
+    joined = {split: _joined(pairs) for split, pairs in found.items()}
+    several = any(len({pair.images.path for pair in pairs}) > 1 for pairs in found.values())
+    whole = {split: pair for split, pair in joined.items() if pair is not None}
+    if several and len(whole) == len(found):
+        return whole
+    return {split: max(pairs, key=lambda pair: len(pair.matched)) for split, pairs in found.items()}
+
+
+def _joined(pairs: Sequence[Pair]) -> Pair | None:
+    """Pairs of folders that are called alike, each two in a folder of their own, as one; None of others."""
+    first = pairs[0]
+    images, others = (PurePosixPath(place.path).name for place in (first.images, first.others))
+    alike = [pair for pair in pairs if PurePosixPath(pair.others.path).name == others]
+    if any(not _are_called(pair, images, others) or pair.pattern != first.pattern for pair in alike):
+        return None
+    root = os.path.commonpath([os.path.dirname(pair.images.path) for pair in alike])
+    suffix = first.suffix if "*" in first.suffix else f"*{first.suffix}"
+    whole = Pair(
+        _place_in(root, [pair.images for pair in alike]),
+        _place_in(root, [pair.others for pair in alike]),
+        f"{images}/{first.image_stem}",
+        f"../{others}/{suffix}",
+        [],
+    )
+    return whole.by(*whole.pattern)
+
+
+def _are_called(pair: Pair, images: str, others: str) -> bool:
+    one, other = PurePosixPath(pair.images.path), PurePosixPath(pair.others.path)
+    return one.parent == other.parent and (one.name, other.name) == (images, others) and images != others
+
+
+def _place_in(root: str, places: Iterable[Place]) -> Place:
+    """The files of several places as those of one above them."""
+    paths = [join(place.path, name) for place in places for name in place.files]
+    return Place(root, [posixpath.relpath(path, root or ".") for path in paths])
 
 
 def _of_one_pattern(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
@@ -117,11 +160,12 @@ SHOWN = {"human", "color", "colors", "colour", "colours", "colored", "rgb", "vis
 """What folders of masks are called that were made for the eye, or of single objects, beside those of classes."""
 
 
-def _kinship(pair: Pair, place: Place) -> tuple[bool, bool, bool]:
+def _kinship(pair: Pair, place: Place) -> tuple[bool, ...]:
     """How well the paths of both fit."""
     return (
         pair.images.split == place.split,
         subject_of(pair.images.path) == subject_of(place.path),
+        PurePosixPath(pair.images.path).parent == PurePosixPath(place.path).parent,
         pair.images.role == "images",
     )
 
@@ -154,33 +198,23 @@ def match_names(
         patterns |= dict.fromkeys([*_by_suffixes(some, others), *_by_affixes(images, others)])
     counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
     best = max(counts, key=lambda pattern: counts[pattern], default=None)
-    if best is None or counts[best] < max(1, FEWEST * len([name for name in some if _fits(name, best[0])])):
+    if best is None:
+        return None
+    most = len([name for name in some if _fits(name, best[0])])
+    if counts[best] < max(1, FEWEST * (min(most, len(others)) if by_stems else most)):
         return None
     return (*best, list(_matched(images, known, *best)))
 
 
 def _matched(images: Iterable[str], known: set[str], image_stem: str, suffix: str) -> Iterator[tuple[str, str]]:
     for image in images:
-        core = core_of(PurePosixPath(image).stem, image_stem)
-        if core is not None and (other := join(image.rpartition("/")[0], name_from(core, suffix))) in known:
+        other = mask_of(image, image_stem, suffix)
+        if other is not None and other in known:
             yield image, other
 
 
-def core_of(stem: str, image_stem: str) -> str | None:
-    """What stands for the * of a pattern in the stem of a picture; None where it does not fit."""
-    before, _, after = image_stem.partition("*")
-    if not stem.startswith(before) or not stem.endswith(after) or len(stem) < len(before) + len(after):
-        return None
-    return stem[len(before) : len(stem) - len(after)]
-
-
-def name_from(core: str, suffix: str) -> str:
-    """`_mask.png` or `mask_*.png` -> the name of a mask."""
-    return suffix.replace("*", core) if "*" in suffix else core + suffix
-
-
 def _fits(image: str, image_stem: str) -> bool:
-    return core_of(PurePosixPath(image).stem, image_stem) is not None
+    return mask_of(image, image_stem, "") is not None
 
 
 def _by_endings(others: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -46,8 +46,8 @@ def recognize_tables(survey: Survey) -> list[Candidate]:
 def recognize_rows(path: str) -> list[Candidate]:
     """What `datasets.load_dataset` reads at a path: rows with maps of classes, with objects, or with both."""
     # Not at the top: the library takes a second to import.
-    from ..row_splits import load_rows
-    from ..rows import is_picture
+    from ..tables.row_splits import load_rows
+    from ..tables.rows import is_picture
 
     dataset = load_rows(path, streaming=False)
     by_split: dict[str | None, str] = {split_of(name): name for name in dataset}
@@ -71,7 +71,7 @@ def recognize_rows(path: str) -> list[Candidate]:
 def _maps(
     rows: "datasets.Dataset", data: dict[str, Any], words: str, image: str, pictures: list[str]
 ) -> Iterator[Candidate]:
-    from ..rows import class_names
+    from ..tables.rows import class_names
 
     others = [name for name in pictures if name != image]
     lists = [name for name, feature in rows.features.items() if _depth(feature) == 2 and _is_of_numbers(feature)]
@@ -88,7 +88,7 @@ def _maps(
 
 
 def _objects(rows: "datasets.Dataset", data: dict[str, Any], words: str) -> Iterator[Candidate]:
-    from ..rows import BOX_FIELDS, CATEGORY_FIELDS, class_names, object_features
+    from ..tables.rows import BOX_FIELDS, CATEGORY_FIELDS, class_names, object_features
 
     for column, feature in rows.features.items():
         fields = object_features(feature)
@@ -110,7 +110,7 @@ def _objects(rows: "datasets.Dataset", data: dict[str, Any], words: str) -> Iter
 
 def _categories(rows: "datasets.Dataset", column: str, category: str) -> list[str]:
     """The names that rows themselves write; `class 1`, ... for numbers without names."""
-    from ..rows import as_list
+    from ..tables.rows import as_list
 
     found = set[Any]()
     for objects in rows.select_columns([column])[:][column]:

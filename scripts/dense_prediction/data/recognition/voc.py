@@ -106,7 +106,7 @@ def _of_xml(survey: Survey) -> list[Candidate]:
     if not pairs:
         missing = "no picture has the name of one: put the pictures beside them, or into images/"
         return [Candidate("voc", TITLE, words=f"{count:,} XML files", missing=missing)]
-    matched = [join(pair.others.path, other) for pair in pairs.values() for _, other in pair.matched]
+    matched = [other for pair in pairs.values() for _, other in pair.files()]
     names = _categories(survey, matched)
     counts: dict[str, int | None] = {split: len(pair.matched) for split, pair in pairs.items()}
     data: dict[str, Any] = {"path": str(survey.root), "format": "voc", "labels": names} | split_keys(pairs)

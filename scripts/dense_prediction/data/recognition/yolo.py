@@ -10,7 +10,7 @@ import yaml
 from ...errors import UserError
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
-from ..formats.yolo import BOX, IMAGES, LABELS, SPLITS, Description, YoloObject, label_file
+from ..formats.yolo import BOX, DESCRIPTIONS, IMAGES, LABELS, SPLITS, Description, YoloObject, label_file
 from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
 from .names import place_of, split_of
 from .survey import Survey, join
@@ -36,18 +36,19 @@ TITLE = "YOLO"
 def recognize_yolo(survey: Survey) -> list[Candidate]:
     """By a YAML file with names, else by the text files."""
     for path in survey.paths(".yaml", ".yml"):
-        if _is_description(survey.root / path):
+        if any(split in _content(survey.root / path) for split in SPLITS) or path in DESCRIPTIONS:
             return [_described(survey, path)]
     candidate = _undescribed(survey)
     return [candidate] if candidate is not None else []
 
 
-def _is_description(file: Path) -> bool:
+def _content(file: Path) -> dict[str, Any]:
+    """What a YAML file with names says; nothing of others."""
     try:
         content = yaml.load(read_text(file), yaml.BaseLoader)
     except (UserError, yaml.YAMLError, ValueError, RecursionError, OSError):
-        return False
-    return isinstance(content, dict) and "names" in content and any(content.get(split) for split in SPLITS)
+        return {}
+    return content if isinstance(content, dict) and "names" in content else {}
 
 
 def _described(survey: Survey, path: str) -> Candidate:
@@ -90,7 +91,7 @@ def _undescribed(survey: Survey) -> Candidate | None:
         if any(join(place, text) in texts for place in _places_of_texts(folder) for text in map(_text_of, names)):
             labelled.setdefault(split_of(folder), []).append(folder)
     if not labelled:
-        return None
+        return _elsewhere(survey)
     every = {folder for folders in labelled.values() for folder in folders}
     splits = as_splits({split: _common(folders, every.difference(folders)) for split, folders in labelled.items()})
     pictures = {split: _below(survey, folder) for split, folder in splits.items()}
@@ -107,6 +108,16 @@ def _undescribed(survey: Survey) -> Candidate | None:
     data = {"path": str(survey.root), "format": "yolo", "images": places, "labels": labels} | split_keys(splits)
     file = f"{lists[0]}, {others:,} other pictures are left out" if others else lists[0]
     return _candidate(file, data, counts, labels, pictures["train"])
+
+
+def _elsewhere(survey: Survey) -> Candidate | None:
+    """Text files of objects that lie where no picture is looked for."""
+    stems = {_stem(name) for names in survey.pictures.values() for name in names}
+    found = [path for path in survey.paths(".txt") if _stem(path.rpartition("/")[2]) in stems]
+    if not found or not all(_lines(survey.root / path) and _is_readable(survey.root / path) for path in found[:5]):
+        return None
+    missing = f"{found[0]} is neither beside its picture nor in labels/ where that is in images/: put them so"
+    return Candidate("yolo", TITLE, words=f"{len(found):,} text files", missing=missing)
 
 
 def _candidate(
@@ -126,7 +137,11 @@ def _places_of_texts(folder: str) -> list[str]:
 
 
 def _text_of(picture: str) -> str:
-    return f"{picture.rpartition('.')[0]}.txt"
+    return f"{_stem(picture)}.txt"
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _common(folders: list[str], others: Iterable[str]) -> str:

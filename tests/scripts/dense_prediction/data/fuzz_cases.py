@@ -16,7 +16,7 @@ from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.formats.instance_masks import InstanceMasksOptions
 from dense_prediction.data.formats.voc import VocOptions
 from dense_prediction.data.formats.yolo import YoloOptions
-from dense_prediction.data.images import as_seen, open_picture, read, read_rgb
+from dense_prediction.data.images import as_seen, open_picture, read, read_rgb, shown
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.prediction.image_files import read_image
@@ -36,7 +36,7 @@ def read_pictures(folder: Path, random: Random) -> bool:
     ways: list[Callable[[], Image.Image]] = [
         lambda: read(path),
         lambda: read_rgb(path, random.choice(["auto", "stored", "upright"])),
-        lambda: as_seen(open_picture(io.BytesIO(data), "a"), "upright", "a"),
+        lambda: shown(as_seen(open_picture(io.BytesIO(data), "a"), "upright", "a"), (0, 100), "a"),
         lambda: read_image(path),
     ]
     return sum(_is_sound(way, stored=position == 0) for position, way in enumerate(ways)) > 0

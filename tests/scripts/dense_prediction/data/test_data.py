@@ -22,9 +22,9 @@ from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.formats.synthetic_shapes import ShapesSplit, SyntheticShapesOptions
 from dense_prediction.data.images import read_rgb
 from dense_prediction.data.loading import CheckedSplit, load_data
-from dense_prediction.data.row_splits import RowSplit
-from dense_prediction.data.rows import ObjectsReader, SemanticReader, decode_rgb
 from dense_prediction.data.samples import IGNORE_INDEX, Sample
+from dense_prediction.data.tables.row_splits import RowSplit
+from dense_prediction.data.tables.rows import ObjectsReader, SemanticReader, decode_picture
 from dense_prediction.data.tensors import to_tensors
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
@@ -251,9 +251,9 @@ def test_a_file_beside_the_dataset(tmp_path: Path) -> None:
     """A cell may hold a path in place of bytes."""
     (tmp_path / "a.png").write_bytes(png(IMAGE))
     value = {"bytes": None, "path": str(tmp_path / "a.png")}
-    assert np.array_equal(np.asarray(decode_rgb(value, "refuse", "row 0")), IMAGE)
+    assert np.array_equal(np.asarray(decode_picture(value, "refuse", "row 0")), IMAGE)
     with pytest.raises(BadSample, match=r"row 0: .*b\.png does not exist"):
-        decode_rgb(value | {"path": str(tmp_path / "b.png")}, "refuse", "row 0")
+        decode_picture(value | {"path": str(tmp_path / "b.png")}, "refuse", "row 0")
 
 
 def test_lists_of_fields_must_be_equally_long() -> None:

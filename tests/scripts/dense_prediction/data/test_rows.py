@@ -11,7 +11,7 @@ from PIL import Image
 from dense_prediction.data.bad_samples import BadSample
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.rows import decode_rgb
+from dense_prediction.data.tables.rows import decode_picture
 from dense_prediction.errors import UserError
 from test_data import CAT, DETECTION, IDS, IMAGE, OBJECT, SEMANTIC, labelled, png, rows_of, with_objects, write_parquet
 
@@ -95,13 +95,13 @@ def test_malformed_objects(feature: Any, objects: Any, message: str) -> None:
 @pytest.mark.parametrize("path", ["../a.png", "a/../../a.png", "a\0.png"])
 def test_paths_in_cells_that_lead_out(path: str) -> None:
     with pytest.raises(BadSample, match=r"row 0: its file is '.*': expected a path without \.\."):
-        decode_rgb({"bytes": None, "path": path}, "refuse", "row 0")
+        decode_picture({"bytes": None, "path": path}, "refuse", "row 0")
 
 
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     for path in (str(tmp_path), "a" * 5000):
         with pytest.raises(BadSample, match="row 0: cannot read .*(Is a directory|File name too long)"):
-            decode_rgb({"bytes": None, "path": path}, "refuse", "row 0")
+            decode_picture({"bytes": None, "path": path}, "refuse", "row 0")
 
 
 def test_a_column_that_holds_no_pictures() -> None:

@@ -44,6 +44,34 @@ def test_how_folders_and_files_are_called(images: str, masks: str, splits: tuple
     assert "val" in names_of(data.validation)[0] or "dev" in names_of(data.validation)[0]
 
 
+def test_folders_of_the_same_kind_are_read_together(tmp_path: Path) -> None:
+    """As Supervisely's data sets, ds0 and ds1, of one project; the names may even be the same."""
+    for split in ("train", "val"):
+        for place in range(3):
+            draw(tmp_path / split / f"ds{place}" / "img" / "1.png")
+            draw(tmp_path / split / f"ds{place}" / "masks_machine" / "1.png", mask(0, 1))
+            draw(tmp_path / split / f"ds{place}" / "masks_human" / "1.png", np.stack([mask(0, 9)] * 3, -1))
+    found = found_in(tmp_path, SEMANTIC)
+    assert "train 3 and validation 3 pictures" in found.words
+    assert (found.data["image_stem"], found.data["mask_suffix"]) == ("img/*", "../masks_machine/*.png")
+    data = opened(found, SEMANTIC)
+    assert [len(data.train), len(data.validation)] == [3, 3]
+    assert data.train[2]["semantic_map"].unique().tolist() == [0, 1]
+    shared = opened(found, SEMANTIC, validation_share=0.4)
+    assert len(shared.train) + len(shared.validation) == 3
+
+
+def test_masks_and_pictures_that_do_not_fit(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    draw(tmp_path / "masks" / "x1.png", mask(0, 1))
+    with pytest.raises(UserError, match="images and masks, but their names do not belong together, such as images/a"):
+        found_in(tmp_path, SEMANTIC)
+    draw(tmp_path / "masks" / "a.png", mask(0, 1)[:10])
+    message = r"are not as large as the pictures: masks/a.png has \(40, 10\) pixels, images/a.png has \(40, 20\)$"
+    with pytest.raises(UserError, match=message):
+        found_in(tmp_path, SEMANTIC)
+
+
 def test_without_splits(tmp_path: Path) -> None:
     for name in "abcde":
         draw(tmp_path / "image" / f"{name}.jpg")
@@ -183,7 +211,7 @@ REFUSED = [
     (
         np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8),
         ".png",
-        "more than 64 different",
+        "800 different values: save one",
     ),
     (mask(7, 7), ".png", "all of its masks are of one value"),
     (mask(0, 40000, kind=np.uint16), ".png", r"its masks hold the ids 0, 40000, and 0 to 253 can be classes"),

@@ -143,6 +143,20 @@ def test_masks_of_voc_itself(tmp_path: Path) -> None:
     assert opened(found, "semantic_segmentation").train[0]["semantic_map"].unique().tolist() == [0, 1]
 
 
+def test_more_pictures_than_xml_files(tmp_path: Path) -> None:
+    """https://www.robots.ox.ac.uk/~vgg/data/pets: XML files of some pictures, and trimaps, which show no objects."""
+    for name in "abcde":
+        draw(tmp_path / "images" / f"{name}.jpg")
+        draw(tmp_path / "annotations" / "trimaps" / f"{name}.png", mask(1, 2, 3, 3))
+    for name in "ab":
+        write(tmp_path / "annotations" / "xmls" / f"{name}.xml", xml(f"{name}.jpg"))
+    found = found_in(tmp_path)
+    assert "XML files, train 2 pictures, about 20% of train held back for validation, 8 other pictures" in found.words
+    assert found_in(tmp_path, "semantic_segmentation").data["masks"] == {"train": "annotations/trimaps"}
+    with pytest.raises(UserError, match="not instance_segmentation; its masks tell classes apart, and no objects"):
+        found_in(tmp_path, "instance_segmentation")
+
+
 def test_xml_files_without_their_pictures(tmp_path: Path) -> None:
     labelimg(tmp_path)
     for picture in tmp_path.glob("*.jpg"):

@@ -135,6 +135,25 @@ def test_what_is_missing(tmp_path: Path) -> None:
         found_in(tmp_path)
 
 
+def test_texts_that_are_elsewhere(tmp_path: Path) -> None:
+    """https://www.makesense.ai exports the text files alone."""
+    draw(tmp_path / "pictures" / "a.jpg")
+    write(tmp_path / "labels_my-project_2024" / "a.txt", YOLO_BOX)
+    with pytest.raises(UserError, match="YOLO: 1 text files, but labels_my.*a.txt is neither beside its picture nor"):
+        found_in(tmp_path)
+    write(tmp_path / "data.yaml", "names: [a\n")
+    with pytest.raises(UserError, match="YOLO: data.yaml, but .*data.yaml is not YAML"):
+        found_in(tmp_path)
+
+
+def test_folders_of_the_same_kind_are_read_together(tmp_path: Path) -> None:
+    for place in range(3):
+        pictures(tmp_path / f"video{place}", "{kind}", ("one",))
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    data = opened(found_in(tmp_path))
+    assert len(data.train) + len(data.validation) == 6
+
+
 def test_texts_about_pictures_are_no_objects(tmp_path: Path) -> None:
     for name in ("a", "b"):
         draw(tmp_path / f"{name}.jpg")

@@ -16,12 +16,13 @@ from zlib import crc32
 import datasets
 import torch
 
-from ..errors import UserError
-from ..seeds import mix
-from .bad_samples import BadSample, log_skipped, refuse_unless
+from ...errors import UserError
+from ...seeds import mix
+from ..bad_samples import BadSample, log_skipped, refuse_unless
+from ..deep_pictures import Picture, Range
+from ..samples import Glance, Sample, Stream
+from ..tensors import to_tensors
 from .rows import UNREADABLE, Row, RowReader, row_file, row_name
-from .samples import Glance, Sample, Stream
-from .tensors import to_tensors
 
 
 KEPT_ROWS = 32
@@ -37,13 +38,22 @@ class StreamedSplit(Stream):
     Args:
         buffer: how many rows the next one of the shuffled order is drawn from.
         skip: None in place of bad samples and a line in the log instead of `UserError`.
+        intensity: which numbers of pictures of more than 8 bits are black and white.
     """
 
-    def __init__(self, rows: datasets.IterableDataset, reader: RowReader, buffer: int, skip: bool) -> None:
+    def __init__(
+        self,
+        rows: datasets.IterableDataset,
+        reader: RowReader,
+        buffer: int,
+        skip: bool,
+        intensity: Range | None = None,
+    ) -> None:
         self.rows = reader.undecoded(rows)
         self.reader = reader
         self.buffer = buffer
         self.skip = skip
+        self.intensity = intensity
         self._length: int | None = None
         # In memory that loading processes share, found by the name of a row, whose place in the split is unknown.
         self.skipped = torch.zeros(NAME_SLOTS, dtype=torch.bool).share_memory_()
@@ -62,6 +72,13 @@ class StreamedSplit(Stream):
             self.check_length(index)
             raise
         return self.to_sample(row, index)
+
+    def picture(self, index: int) -> Picture | None:
+        """The picture of a sample before its numbers become colours; None of a bad sample and after the end."""
+        try:
+            return self.reader.read(self._cursor[index], f"streamed {self.rows.split}", index)["image"]
+        except (BadSample, IndexError):
+            return None
 
     def check_length(self, found: int) -> None:
         """Compare the number of rows that the dataset's card says, if it does, with that of those found.
@@ -105,7 +122,7 @@ class StreamedSplit(Stream):
         if row_file(row, self.reader.image_column) is None:
             place += f", position {position}"
         try:
-            return to_tensors(self.reader.read(row, place, position))
+            return to_tensors(self.reader.read(row, place, position), self.intensity)
         except BadSample as error:
             refuse_unless(self.skip, error)
             slot = crc32(row_name(row, place, self.reader.image_column).encode()) % NAME_SLOTS

@@ -6,10 +6,10 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from ..errors import UserError
-from .options import DataOptions
+from ...errors import UserError
+from ..options import DataOptions
+from ..samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .rows import UNREADABLE, Row, RowReader, Rows, row_file
-from .samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .streaming import StreamedSplit
 
 
@@ -67,7 +67,7 @@ def open_rows(
         rows = _select(dataset, options, key)
         if buffer is None:
             return RowSplit(rows, reader)
-        return StreamedSplit(rows, reader, buffer, options.skips_bad_samples)
+        return StreamedSplit(rows, reader, buffer, options.skips_bad_samples, options.known_intensity)
 
     return Source(reader.labels, reader.things, open_split, reader.category_ids)
 

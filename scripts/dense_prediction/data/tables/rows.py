@@ -9,15 +9,16 @@ import numpy as np
 from datasets.utils.file_utils import xopen
 from PIL import Image
 
-from ..errors import UserError
-from .annotations.file_names import can_be_written
-from .annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
-from .annotations.numbers import whole_number
-from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
-from .bad_samples import BadSample
-from .images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
-from .options import DataOptions, ExifOrientation, it_has
-from .samples import Glance, Sample, new_sample
+from ...errors import UserError
+from ..annotations.file_names import can_be_written
+from ..annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
+from ..annotations.numbers import whole_number
+from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
+from ..bad_samples import BadSample
+from ..deep_pictures import Picture
+from ..images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
+from ..options import DataOptions, ExifOrientation, it_has
+from ..samples import Glance, Sample, new_sample
 
 
 Row = dict[str, Any]
@@ -82,7 +83,7 @@ class SemanticReader:
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
         ids = self._ids(row, name)
-        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image", ids.shape[:2])
+        image = decode_picture(row[self.image_column], self.orientation, f"{name}: image", ids.shape[:2])
         semantic_map = self.ids.to_map(ids, (image.height, image.width), name)
         return new_sample(image, name, image_id) | {"semantic_map": semantic_map}
 
@@ -130,7 +131,7 @@ class ObjectsReader:
     def read(self, row: Row, place: str, image_id: int) -> Sample:
         name = row_name(row, place, self.image_column)
         annotated = row.get("height"), row.get("width")
-        image = decode_rgb(row[self.image_column], self.orientation, f"{name}: image", annotated)
+        image = decode_picture(row[self.image_column], self.orientation, f"{name}: image", annotated)
         found = as_list(row[self.annotation_column], name)
         objects = [self._instance(fields) for fields in found if not self._is_left_out(fields)]
         boxes = instance_fields(objects, (image.height, image.width), name, self.box_format)
@@ -209,10 +210,10 @@ def decode(value: dict[str, Any] | None, name: str) -> Image.Image:
     return open_picture(BytesIO(value["bytes"] or _content(value["path"], name)), name)
 
 
-def decode_rgb(
+def decode_picture(
     value: dict[str, Any] | None, orientation: ExifOrientation, name: str, annotated: AnnotatedSize = NOT_SAID
-) -> Image.Image:
-    """As `decode`, in RGB and as `orientation` says."""
+) -> Picture:
+    """As `decode`, turned as `orientation` says: in RGB, or with all its bits where it has more than 8."""
     return as_seen(decode(value, name), orientation, name, annotated)
 
 

@@ -79,14 +79,20 @@ class _Bench:
         precisions = ["no", "bf16"] if device.has_bf16 else ["no"]
         timed = small if device.is_cpu else large
         spans = {name: self._timed(partial(self._learn, timed, name)) for name in precisions}
-        seconds = {name: span / _size(timed) for name, span in _seconds(spans, device.is_cpu).items()}
+        # Without worker processes, which a CPU has no cores for, a step waits for its pictures.
+        waiting = self._reading(small) if device.is_cpu else 0.0
+        seconds = {name: waiting + span / _size(timed) for name, span in _seconds(spans, device.is_cpu).items()}
         fastest = min(precisions, key=seconds.__getitem__)
         fixed, each = (0.0, 0.0) if device.is_cpu else self._memory(small, large, precisions[-1])
-        return Cost(seconds, self._evaluation(fastest), fixed, each)
+        return Cost(seconds, waiting + self._evaluation(fastest), fixed, each)
 
     def _batch(self, size: int) -> Batch:
         stream = self.experiment.training_stream()
         return next(iter(training_loader(stream, range(size), size, 0, self.experiment.size_divisor)))
+
+    def _reading(self, batch: Batch) -> float:
+        """Seconds in which the pictures of a batch are read and varied, of one of them."""
+        return self._timed(partial(self._batch, _size(batch))).wall / _size(batch)
 
     def _learn(self, batch: Batch, precision: str) -> None:
         with self._autocast(precision):

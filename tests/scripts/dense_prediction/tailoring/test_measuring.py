@@ -35,6 +35,15 @@ def test_a_slow_step_is_not_measured_again(recipe_file: Path, monkeypatch: pytes
     assert len(steps) == 1
 
 
+def test_on_a_cpu_a_step_waits_for_its_pictures(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(recipe_file)
+    data = load_data(recipe.data, find_task(recipe.task))
+    opened = Opened(data, Inspection(recipe.data, {}))
+    monkeypatch.setattr(measuring._Bench, "_reading", lambda *arguments: 100.0)
+    cost = measure_cost(recipe, opened, Device())
+    assert cost.seconds["no"] > 100 and cost.evaluation > 100
+
+
 def test_other_programs_do_not_decide_which_precision_is_faster() -> None:
     """In the second span the process had half of a core; both are as slow as they were together."""
     seconds = _seconds({"no": _Span(2.0, 2.0), "bf16": _Span(2.0, 1.0)}, is_cpu=True)

@@ -62,14 +62,16 @@ def report(training_run: "TrainingRun") -> None:
     print(f"report   {output / REPORT}")
 
 
-def announce(plan: "Plan", output: Path) -> None:
+def announce(plan: "Plan") -> None:
     """What was recognised, and what follows from it."""
     if plan.words:
         print(f"found    {plan.words}")
     for setting in plan.settings:
         print(f"{setting.key}={json.dumps(setting.value)}  # {setting.reason}")
     if plan.settings:
-        print(f"recipe   {output / RECIPE}; whatever is typed as key=value replaces a setting", flush=True)
+        print(
+            f"recipe   {Path(plan.recipe.output) / RECIPE}; what is typed as key=value replaces a setting", flush=True
+        )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,9 +99,7 @@ def main() -> None:
 
 @without_their_progress_bars()
 def train(request: Request) -> None:
-    with begin(request) as (training_run, plan):
-        if training_run.is_main:
-            announce(plan, training_run.output)
+    with begin(request, announce) as training_run:
         training_run.train()
     if training_run.is_main:
         report(training_run)

@@ -9,7 +9,7 @@ The imports stand inside of the functions, because torch takes seconds, and a ty
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,14 +46,17 @@ def train(
     from .tailoring.requests import Request
 
     request = Request(str(recipe), None if data is None else str(data), _as_typed(overrides))
-    with begin(request) as (run, _):
+    with begin(request) as run:
         run.train()
     return json.loads(run.results_file.read_text(encoding="utf-8"))
 
 
 @contextmanager
-def begin(request: "Request") -> Iterator[tuple["TrainingRun", "Plan"]]:
-    """A run that is ready, in a folder that no other run may have meanwhile, and what it goes by.
+def begin(request: "Request", tell: Callable[["Plan"], None] | None = None) -> Iterator["TrainingRun"]:
+    """A run that is ready, in a folder that no other run may have meanwhile.
+
+    Args:
+        tell: is called by the main process with what the run will go by, before it is built.
 
     Raises:
         UserError: something that was asked for is wrong, as its text tells.
@@ -66,8 +69,8 @@ def begin(request: "Request") -> Iterator[tuple["TrainingRun", "Plan"]]:
         from .training.resuming import find_checkpoint
 
         find_checkpoint(request.recipe)  # a folder that is taken is refused before anything is measured
-        plan = plan_together(request)
-        yield TrainingRun(plan.recipe, plan.settings, plan.opened), plan
+        plan = plan_together(request, tell)
+        yield TrainingRun(plan.recipe, plan.settings, plan.opened)
 
 
 def evaluate(

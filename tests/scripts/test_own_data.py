@@ -66,8 +66,8 @@ def test_one_command_from_pictures_to_a_model(
     data: Path, typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_script(train, SEMANTIC, "--data", data, *typed) == 0
-    output = Path("outputs") / SEMANTIC / "squares"
+    assert run_script(train, SEMANTIC, "--data", data.relative_to(tmp_path), *typed) == 0
+    output = tmp_path / "outputs" / SEMANTIC / "squares"
     shown = capsys.readouterr().out
     assert "found    " in shown and "transforms.crop_size=[64, 64]  # " in shown
     recipe, settings = load_recipe(output), read_settings(output)
@@ -75,6 +75,7 @@ def test_one_command_from_pictures_to_a_model(
     assert "training.steps" not in {setting.key for setting in settings}
     assert all(setting.reason in shown for setting in settings) and len(settings) > 10
     assert results_of(output)["finished"] and results_of(output)["recipe"]["name"] == f"{SEMANTIC}/squares"
+    monkeypatch.chdir(data)
     assert run_script(evaluate, output) == 0
     assert run_script(predict, output, data / "images" / "validation", "--output", tmp_path / "found") == 0
 

@@ -38,7 +38,7 @@ class Cost:
     Attributes:
         seconds: of learning one picture, by the precision, such as `{"no": 1.2, "bf16": 0.7}`.
         evaluation: seconds of measuring one picture.
-        fixed: GiB whatever the batch.
+        fixed: GiB whatever the batch; 0 where no record is kept of the memory.
         each: GiB more for each picture of a batch.
     """
 

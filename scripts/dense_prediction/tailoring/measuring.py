@@ -1,6 +1,7 @@
 """A step of learning and one of measuring on the device, for their seconds and their memory."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import send_to_device
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ..batches.streams import evaluation_loader, training_loader
@@ -52,6 +54,7 @@ def measure_cost(recipe: Recipe, opened: Opened, device: Device) -> Cost:
     Raises:
         UserError: the backbone or the head cannot be built, or a single picture is too large for the device.
     """
+    tqdm.write("measuring a step and an evaluation on this device", file=sys.stderr)
     # The weights of a head that is taken over are as slow as random ones.
     head = dataclasses.replace(recipe.head, checkpoint=None)
     bench = _Bench(Experiment(dataclasses.replace(recipe, head=head), opened=opened))
@@ -83,7 +86,8 @@ class _Bench:
         waiting = self._reading(small) if device.is_cpu else 0.0
         seconds = {name: waiting + span / _size(timed) for name, span in _seconds(spans, device.is_cpu).items()}
         fastest = min(precisions, key=seconds.__getitem__)
-        fixed, each = (0.0, 0.0) if device.is_cpu else self._memory(small, large, precisions[-1])
+        keeps_record = self.device.type == "cuda"
+        fixed, each = self._memory(small, large, precisions[-1]) if keeps_record else (0.0, 0.0)
         return Cost(seconds, waiting + self._evaluation(fastest), fixed, each)
 
     def _batch(self, size: int) -> Batch:
@@ -136,8 +140,8 @@ class _Bench:
         return min(spans, key=lambda span: span.busy if self.device.type == "cpu" else span.wall)
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
 
     def _memory(self, small: Batch, large: Batch, precision: str) -> tuple[float, float]:
         """GiB that a step holds at its peak whatever the batch, and for each picture."""

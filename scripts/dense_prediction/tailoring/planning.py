@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +52,20 @@ class Plan:
     opened: Opened | None = None
 
 
-def plan_together(request: Request) -> Plan:
-    """As `plan`, made by the main process for all, which alone has opened the data."""
+def plan_together(request: Request, tell: Callable[[Plan], None] | None = None) -> Plan:
+    """As `plan`, made by the main process for all, which alone has opened the data.
+
+    Args:
+        tell: is called with it there.
+    """
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # as Accelerate starts it later
     opened: list[Opened | None] = [None]
 
     def work() -> Plan:
         made = plan(request)
         opened[0] = made.opened
+        if tell is not None:
+            tell(made)
         return dataclasses.replace(made, opened=None)
 
     return dataclasses.replace(from_main_process(work), opened=opened[0])
@@ -76,6 +82,7 @@ def plan(request: Request) -> Plan:
     if request.data is None:
         return Plan(request.recipe, read_settings(Path(request.source).expanduser()))  # of a run's folder
     found = recognize(request.data, find_task(request.recipe.task), request.format)
+    found = dataclasses.replace(found, data=_from_anywhere(found.data))
     if (begun := _begun(request, found.data)) is not None:
         return begun
     if request.is_task:
@@ -193,6 +200,12 @@ def _begun(request: Request, data: Tree) -> Plan | None:
     if any((folder / CHECKPOINTS).glob("step_*")) or _of_one_run(continued) == _of_one_run(written):
         return Plan(continued, read_settings(folder))
     return None
+
+
+def _from_anywhere(data: Tree) -> Tree:
+    """With an absolute path, by which the output folder alone is enough wherever a later command runs."""
+    path = Path(data["path"]).expanduser()
+    return data | {"path": str(path.absolute())} if path.exists() else data
 
 
 def _moved(written: Recipe, data: Tree) -> list[str]:

@@ -47,12 +47,14 @@ def seconds_per_picture(case: Case) -> float:
 @rule(
     "training.batch_size",
     "as many pictures of a step as fit into four fifths of the free memory, by a measured step",
-    "powers of two up to 16, on a CPU 4; never more than there are",
+    "powers of two up to 16, on a CPU and where memory cannot be measured 4; never more than there are",
 )
 def batch_size(case: Case) -> Derived | None:
     cost = case.measured
     if case.device.is_cpu:
         return min(ON_A_CPU, case.pictures), "on a CPU more steps are better than larger ones"
+    if cost.fixed + cost.each == 0:
+        return min(ON_A_CPU, case.pictures), f"how much memory of {case.device.kind} a step needs is not known"
     wanted = max(1, SAMPLES // case.device.processes)
     room = int((MEMORY * case.device.memory - cost.fixed) / max(cost.each, 1e-6))
     size = 2 ** int(math.log2(clamp(min(wanted, room, case.pictures), 1, wanted)))

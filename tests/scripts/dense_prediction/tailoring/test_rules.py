@@ -167,6 +167,11 @@ def test_the_batch_is_what_fits_into_the_memory() -> None:
     assert ample.optimization.learning_rate == scarce.optimization.learning_rate
 
 
+def test_a_device_that_keeps_no_record_of_its_memory_gets_small_batches() -> None:
+    unknown, _ = tailored("object_detection", device=Device("mps"), cost=Cost({"no": 0.1}, fixed=0.0, each=0.0))
+    assert (unknown.training.batch_size, unknown.training.gradient_accumulation) == (4, 4)
+
+
 def test_small_objects_make_pictures_large() -> None:
     sides = [
         tailored("object_detection", device=GPU, object_shares=[share] * 10)[0].transforms.crop_size

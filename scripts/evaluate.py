@@ -11,9 +11,12 @@ from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
 
 
+MOST_MISTAKES = 5
+CONFUSION_SUFFIX = ".confusion.png"
+
 DESCRIPTION = """\
 Measure a trained model on the data of a recipe: mean IoU, average precision of boxes and masks, or panoptic quality,
-of all classes and of each.
+of all classes and of each; and which class is taken for which.
 
   vit-comer evaluate outputs/my_run --split test      # its best model, by the recipe that it learnt by
   vit-comer evaluate RECIPE --model outputs/my_run/best_model
@@ -43,18 +46,30 @@ def main() -> None:
 @without_their_progress_bars()
 def evaluate(arguments: argparse.Namespace, recipe: Recipe) -> None:
     # Not before the arguments are read, because torch takes seconds.
-    from dense_prediction.evaluation.tables import to_table
+    from dense_prediction.evaluation.metrics.mistakes import RULES
+    from dense_prediction.evaluation.tables import mistake_lines, to_table
     from dense_prediction.prediction.evaluating import Measurement
+    from dense_prediction.reporting.course import draw_confusion
 
     measured = Measurement(recipe, arguments.model or arguments.recipe, arguments.split)
     if not measured.accelerator.is_main_process:
         return
     counted = ", ".join(f"{value} {name}" for name, value in measured.counts.items())
     print(f"{recipe.name}, {arguments.split} split: {counted}\n\n{to_table(measured.numbers)}")
-    if arguments.output is not None:
+    confusion = measured.confusion
+    if confusion is not None and (mistakes := confusion.mistakes()[:MOST_MISTAKES]):
+        print(f"\nmost frequent mistakes, true -> found, of {RULES[confusion.unit]}:")
+        print(mistake_lines(mistakes, confusion.unit))
+    if arguments.output is None:
+        print("\n--output FILE.json writes all numbers, and which class is taken for which, also as a picture")
+    else:
         content = measured.content() | {"overrides": arguments.overrides}
         arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"\nnumbers  {arguments.output}")
+        if confusion is not None:
+            picture = arguments.output.with_suffix(CONFUSION_SUFFIX)
+            draw_confusion(confusion).save(picture)
+            print(f"picture  {picture}: which class is taken for which")
 
 
 def prepare_output(path: Path | None) -> None:
@@ -83,7 +98,10 @@ def parse_arguments() -> argparse.Namespace:
         help="the best N boxes or instances of a picture count (default: evaluation.max_detections, which is 100)",
     )
     parser.add_argument(
-        "--output", metavar="FILE.json", type=Path, help="write the numbers, and how they were measured"
+        "--output",
+        metavar="FILE.json",
+        type=Path,
+        help="write the numbers and how they were measured, and FILE.confusion.png: which class is taken for which",
     )
     arguments = parser.parse_intermixed_args()
     if arguments.model is None and not arguments.recipe.is_dir():

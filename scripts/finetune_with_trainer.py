@@ -17,6 +17,7 @@ from dense_prediction.recipes.loading import load_recipe
 from dense_prediction.recipes.schema import Recipe
 from dense_prediction.training.huggingface.arguments import KEYS, CommandLine, parse_command_line
 from dense_prediction.training.huggingface.building import build_trainer
+from dense_prediction.training.huggingface.reporting import build_report, course_of
 from dense_prediction.training.huggingface.trainer import RecipeTrainer
 from dense_prediction.training.processes.folder_lock import locked
 from dense_prediction.training.processes.step_size import smaller_passes
@@ -36,8 +37,8 @@ Beside the recipe's own keys (train.py --help lists them) every flag of Training
   accelerate launch -m vit_comer_commands.finetune_with_trainer RECIPE                      # on several GPUs
 
 A flag that the recipe has a key for changes the recipe: --learning_rate 1e-4 is optimization.learning_rate=1e-4.
-The output folder then holds the best model (for predict.py and from_pretrained), predictions.png, results.json,
-what Trainer writes, and its checkpoints. With --do_predict the test split is measured too.
+The output folder then holds the best model (for predict.py and from_pretrained), report.html, predictions.png,
+results.json, what Trainer writes, and its checkpoints. With --do_predict the test split is measured too.
 """
 
 TAGS = ["vision", "vit-comer"]
@@ -46,6 +47,9 @@ TAGS = ["vision", "vit-comer"]
 def finetune(trainer: RecipeTrainer) -> None:
     """Train, save the best model, measure it, and write down and push what the flags ask for."""
     args, data = trainer.args, trainer.experiment.data
+    report = build_report(trainer) if trainer.is_world_process_zero() else None
+    if report is not None:
+        report.begin(course_of(trainer, trainer.begun))
     trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     record(trainer, "train", trained.metrics)
     state = trainer.run_state()
@@ -56,12 +60,16 @@ def finetune(trainer: RecipeTrainer) -> None:
     trainer.save_model(_internal_call=True)  # pushed below, once
     if args.do_eval:
         record(trainer, "eval", trainer.evaluate())
+        confusion = trainer.experiment.confusion
+        state.confusion = None if confusion is None else confusion.plain()
     if args.do_predict:
         samples = trainer.experiment.evaluation_set(cast(Split, data.test))
         record(trainer, "test", trainer.evaluate(samples, metric_key_prefix="test"))
     if trainer.is_world_process_zero():
         state.note_skipped(trainer.skipped)
         write(trainer, state)  # again, with what was skipped since
+        if report is not None:
+            report.write(course_of(trainer, state, is_finished=True))
         trainer.experiment.warn_of_all_skipped(
             trainer.state.global_step * trainer.begun.samples_per_step, trainer.skipped
         )

@@ -3,18 +3,31 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from dense_prediction.atomic_files import write_text
 from dense_prediction.command_line import ArgumentParser, run, watch, without_their_progress_bars
 from dense_prediction.errors import UserError, named
 from dense_prediction.prediction.annotated_images import AnnotatedImages, coco_results
+from dense_prediction.prediction.found_tables import (
+    CLASS_COLUMNS,
+    CLASSES_CSV,
+    OBJECT_COLUMNS,
+    OBJECTS_CSV,
+    Row,
+    class_rows,
+    label_image,
+    object_rows,
+    to_csv,
+)
 from dense_prediction.prediction.image_files import (
+    LABELS_SUFFIX,
     OVERLAY_SUFFIX,
     find_images,
     make_folder,
@@ -23,17 +36,22 @@ from dense_prediction.prediction.image_files import (
 
 
 if TYPE_CHECKING:
+    from dense_prediction.batches.types import Prediction
     from dense_prediction.prediction.trained_model import TrainedModel
 
 
 JSON_SUFFIX = ".prediction.json"
 RESULTS = "coco_results.json"
 
-DESCRIPTION = """\
-Show what a trained model sees in images: classes, segments or boxes drawn over each picture, with a legend, and the
-same as JSON.
+KINDS = ("overlay", "json", "labels", "csv")
+"""Of what can be written."""
 
-  vit-comer predict outputs/my_run/best_model photo.jpg         # photo.overlay.png, photo.prediction.json
+DESCRIPTION = """\
+Show what a trained model sees in images: classes, segments or boxes drawn over each picture, with a legend, the same
+as JSON and as an image of ids, and tables of what was found in all of them.
+
+  vit-comer predict outputs/my_run photo.jpg       # photo.overlay.png, photo.prediction.json, photo.labels.png, tables
+  vit-comer predict outputs/my_run pictures/ --output found/ --write csv                  # the tables alone
   vit-comer predict outputs/my_run/best_model holiday_pictures/ --output found/
   vit-comer predict outputs/my_run/best_model frames/ --output found/ --legend all      # frames of a video
   vit-comer predict outputs/my_run/best_model val/ --output found/ --annotations val.json --score-threshold 0
@@ -41,6 +59,16 @@ same as JSON.
 A folder's images, also those in its folders, are taken in natural order (frame_2 before frame_10). A class has the
 same colour in all of them; with --legend all or none, frames of one size give overlays of one size, for example for
 ffmpeg. Images are read as RGB, turned as their EXIF data say, and may have any size from 32 pixels.
+
+predicted_objects.csv has a row for each object or segment: picture, number, class, score, box and area in pixels (of
+the mask or, where there is none, of the box). predicted_classes.csv has one for each picture and class, found or not:
+count (not of semantic segmentation), area, and the area's share of the picture. Both are written into --output or,
+without it, into the folder that is named first (or that of the picture that is). photo.labels.png holds in each pixel
+the category_id of its class or, of objects and segments, their number in the table, 0 for none: 8 bits, or 16 where
+ids are larger than 255. Boxes alone have none.
+
+In the drawing small objects have thin outlines with nothing inside, and neither more than 20 objects nor those of a
+model of one class have names, which would hide them: the legend tells the classes.
 
 The JSON holds one entry of "annotations" for each object (or class): "category_id" as the training data have it,
 "category", "score", "bbox" as x, y, width, height, and "segmentation" as COCO's compressed RLE, which
@@ -51,15 +79,29 @@ code is 1.
 
 
 @dataclass(frozen=True)
+class Found:
+    """What was seen in one image: rows of both tables, and the results that COCO's tools read."""
+
+    objects: list[Row]
+    classes: list[Row]
+    results: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Writer:
-    """Writes what a trained model sees."""
+    """Writes what a trained model sees.
+
+    Attributes:
+        kinds: of `KINDS`, what is written.
+    """
 
     model: "TrainedModel"
     legend: str
     annotated: AnnotatedImages | None
+    kinds: Sequence[str]
 
-    def __call__(self, path: Path, stem: Path) -> list[dict[str, Any]]:
-        """Write the overlay and the JSON of one image, and return its results if a file lists it.
+    def __call__(self, path: Path, stem: Path) -> Found:
+        """Write what belongs to one image, and return what belongs to all.
 
         Raises:
             UserError: the image cannot be read or predicted, or a file cannot be written.
@@ -69,16 +111,33 @@ class Writer:
         with named([str(path)]):
             prediction = self.model.predict(image, name=str(path))
         described = self.model.describe(path, prediction, (image.height, image.width))
+        objects, classes = object_rows(path, described), class_rows(path, described, self.has_objects)
         if self.annotated is not None:
             described = self.annotated.identify(path, described)
-        picture = self.model.draw(image, prediction, self.legend)
+        pictures = self._pictures(image, prediction)
         make_folder(stem.parent)
         try:
-            picture.save(add_suffix(stem, OVERLAY_SUFFIX))
-            add_suffix(stem, JSON_SUFFIX).write_text(json.dumps(described) + "\n", encoding="utf-8")
+            for suffix, picture in pictures.items():
+                picture.save(add_suffix(stem, suffix))
+            if "json" in self.kinds:
+                add_suffix(stem, JSON_SUFFIX).write_text(json.dumps(described) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write what was found in {path}: {error}") from error
-        return [] if self.annotated is None else coco_results(described)
+        return Found(objects, classes, [] if self.annotated is None else coco_results(described))
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether what the model finds can be counted."""
+        return "labels" in self.model.task.columns
+
+    def _pictures(self, image: Image.Image, prediction: "Prediction") -> dict[str, Image.Image]:
+        """By their suffixes."""
+        pictures = {}
+        if "overlay" in self.kinds:
+            pictures[OVERLAY_SUFFIX] = self.model.draw(image, prediction, self.legend)
+        if "labels" in self.kinds and (ids := label_image(prediction, self.model.category_ids)) is not None:
+            pictures[LABELS_SUFFIX] = ids
+        return pictures
 
 
 def main() -> None:
@@ -101,19 +160,46 @@ def predict(arguments: argparse.Namespace, stems: dict[Path, Path], annotated: A
     if annotated is not None:
         annotated.check_labels(model.labels)
     make_folder(arguments.output)
-    found = predict_all(Writer(model, arguments.legend, annotated), stems)
-    for path in found:
-        print(add_suffix(stems[path], OVERLAY_SUFFIX))
+    writer = Writer(model, arguments.legend, annotated, arguments.write)
+    found = predict_all(writer, stems)
+    if "overlay" in arguments.write:
+        for path in found:
+            print(add_suffix(stems[path], OVERLAY_SUFFIX))
+    if "csv" in arguments.write:
+        write_tables(table_folder(arguments), list(found.values()), writer.has_objects)
     if annotated is not None:
         results = arguments.output / RESULTS
-        write_text(results, json.dumps(list(chain.from_iterable(found.values()))) + "\n")
+        write_text(results, json.dumps([each for seen in found.values() for each in seen.results]) + "\n")
         print(results)
     if failed := [str(path) for path in stems if path not in found]:
         raise UserError(f"{len(failed)} of {len(stems)} images failed: {', '.join(failed)}")
 
 
-def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, list[dict[str, Any]]]:
-    """The results of every image, with a line on stderr for each that fails; the only one raises instead."""
+def table_folder(arguments: argparse.Namespace) -> Path:
+    """Where the tables of all images go: beside the first one if no other place was asked for."""
+    first: Path = arguments.images[0]
+    return arguments.output or (first if first.is_dir() else first.parent)
+
+
+def write_tables(folder: Path, found: Sequence[Found], has_objects: bool) -> None:
+    """Both tables, or of what cannot be counted that of the classes alone.
+
+    Raises:
+        UserError: the folder cannot be written into.
+    """
+    tables = {CLASSES_CSV: to_csv(CLASS_COLUMNS, (row for seen in found for row in seen.classes))}
+    if has_objects:
+        tables = {OBJECTS_CSV: to_csv(OBJECT_COLUMNS, (row for seen in found for row in seen.objects))} | tables
+    for name, text in tables.items():
+        try:
+            write_text(folder / name, text)
+        except OSError as error:
+            raise UserError(f"cannot write {folder / name}: {error}") from error
+        print(folder / name)
+
+
+def predict_all(write: Writer, stems: dict[Path, Path]) -> dict[Path, Found]:
+    """What was found in every image, with a line on stderr for each that fails; the only one raises instead."""
     found = {}
     for path, stem in watch(stems.items(), "predicting", unit="image", shown=len(stems) > 1):
         try:
@@ -163,6 +249,13 @@ def parse_arguments() -> argparse.Namespace:
         default="found",
         help="the classes below an overlay: those found in it, all that the model knows, or none (default: found)",
     )
+    parser.add_argument(
+        "--write",
+        metavar="KINDS",
+        type=kinds,
+        default=KINDS,
+        help=f"what is written, separated by commas: {', '.join(KINDS)} (default: all)",
+    )
     arguments = parser.parse_args()
     if arguments.annotations is not None and arguments.output is None:
         parser.error(f"--annotations needs --output FOLDER, where {RESULTS} is written")
@@ -174,6 +267,13 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie in 0 to 1, got {text}")
     return value
+
+
+def kinds(text: str) -> list[str]:
+    chosen = text.split(",")
+    if strangers := [kind for kind in chosen if kind not in KINDS]:
+        raise argparse.ArgumentTypeError(f"there is no {strangers[0]!r}, choose from {', '.join(KINDS)}")
+    return chosen
 
 
 def count(text: str) -> int:

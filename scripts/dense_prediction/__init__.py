@@ -2,14 +2,15 @@
 
     from dense_prediction import evaluate, load_model, train
 
-    results = train("semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo", {"training.steps": 100})
+    results = train("object_detection", data="my_pictures")  # or a recipe, with changes: {"training.steps": 100}
     prediction = load_model("outputs/.../best_model").predict("photo.jpg")
 
 The imports stand inside of the functions, because torch takes seconds, and a typo should be answered at once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .prediction.trained_model import TrainedModel
     from .recipes.schema import Recipe
+    from .tailoring.planning import Plan
+    from .tailoring.requests import Request
+    from .training.loop import TrainingRun
 
 __all__ = ["evaluate", "load_model", "train"]
 
 
-def train(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Train a model as a recipe says.
+def train(
+    recipe: str | Path, overrides: Mapping[str, Any] | None = None, *, data: str | Path | None = None
+) -> dict[str, Any]:
+    """Train a model as a recipe says, or as the data ask for: `train("object_detection", data="my_pictures")`.
 
     Args:
-        recipe: a YAML file, or the name of a recipe that comes with the package.
+        recipe: a YAML file, the name of a recipe that comes with the package, the output folder of a run; or a task,
+            whose settings follow from the data.
         overrides: changes to it by dotted keys, `{"training.steps": 100}`.
+        data: folder, file or Hub id of the data, in whatever format they are; needed with a task, else in place of
+            the recipe's.
 
     Returns:
         What stands in `results.json` in the run's output folder, where `best_model` and `last_model` are as well.
@@ -34,14 +43,31 @@ def train(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> dic
     Raises:
         UserError: something that the recipe says is wrong, as its text tells.
     """
-    loaded = _load(recipe, overrides)
-    from .training.loop import TrainingRun
-    from .training.processes.folder_lock import locked
+    from .tailoring.requests import Request
 
-    with locked(Path(loaded.output)):
-        run = TrainingRun(loaded)
+    request = Request(str(recipe), None if data is None else str(data), _as_typed(overrides))
+    with begin(request) as (run, _):
         run.train()
     return json.loads(run.results_file.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def begin(request: "Request") -> Iterator[tuple["TrainingRun", "Plan"]]:
+    """A run that is ready, in a folder that no other run may have meanwhile, and what it goes by.
+
+    Raises:
+        UserError: something that was asked for is wrong, as its text tells.
+    """
+    from .training.processes.folder_lock import locked
+
+    with locked(Path(request.recipe.output)):
+        from .tailoring.planning import plan_together
+        from .training.loop import TrainingRun
+        from .training.resuming import find_checkpoint
+
+        find_checkpoint(request.recipe)  # a folder that is taken is refused before anything is measured
+        plan = plan_together(request)
+        yield TrainingRun(plan.recipe, plan.settings, plan.opened), plan
 
 
 def evaluate(
@@ -94,4 +120,8 @@ def load_model(
 def _load(recipe: str | Path, overrides: Mapping[str, Any] | None) -> "Recipe":
     from .recipes.loading import load_recipe
 
-    return load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()])
+    return load_recipe(recipe, _as_typed(overrides))
+
+
+def _as_typed(overrides: Mapping[str, Any] | None) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -19,14 +20,15 @@ from .batches.transforms import EvaluationTransform, TrainingTransform
 from .batches.types import Batch, PredictionOptions, Tensors
 from .data.inspection.findings import check, describe, warn_of_limits, warn_of_skipped
 from .data.inspection.looking import Facts, Inspection, inspect
-from .data.loading import load_data
+from .data.loading import Data, load_data
 from .data.samples import Split, Stream
 from .errors import UserError
 from .evaluation.measuring import measure
 from .evaluation.metrics.metric import Metric, Numbers
+from .evaluation.metrics.mistakes import Confusion
 from .evaluation.showing import draw_predictions
 from .evaluation.tasks import find_task
-from .evaluation.views import Viewer, check_views
+from .evaluation.views import Viewer, check_views, keep_windows
 from .models.backbones import build_backbone, build_skeleton
 from .models.building import build_model, queries_of
 from .models.head import Head
@@ -39,33 +41,44 @@ from .recipes.schema import Recipe
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Data that were opened, looked at and found good before there was an experiment."""
+
+    data: Data
+    inspection: Inspection
+
+
 class Experiment:
     """A recipe and what it names: its task, its data and its head.
 
     Args:
         head: in place of the recipe's, that of a model which is only measured.
+        opened: the recipe's data, so that they are not opened again.
 
     Attributes:
         viewer: how its models look at pictures that they are measured on.
+        confusion: which class was taken for which when a model was last measured, on the main process.
         size_divisor: height and width of every batch are multiples of it, for the recipe's sake and the head's.
 
     Raises:
         UserError: something that the recipe names is not there, or does not fit the rest.
     """
 
-    def __init__(self, recipe: Recipe, head: Head | None = None) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, head: Head | None = None, opened: Opened | None = None) -> None:
+        self.recipe, self.opened = recipe, opened
         self.task = find_task(recipe.task)
         check_views(self.task, recipe.evaluation)
         self.head = head or find_head(recipe.head.name)
         self.size_divisor = padding_divisor(self.head, recipe.transforms)
         if head is None:
             self._check_model()
-        self.data = load_data(recipe.data, self.task)
+        self.data = load_data(recipe.data, self.task) if opened is None else opened.data
         options = PredictionOptions(things=self.data.things, max_detections=recipe.evaluation.max_detections)
         self.viewer = Viewer(self.head, self.task, recipe.evaluation, options)
         self.validation = self.evaluation_set(self.data.validation)
         self.facts: dict[str, Facts] = {}
+        self.confusion: Confusion | None = None
 
     def look_at_data(self, *keys: str) -> None:
         """Find out, on the main process for all, what the splits of these keys hold, and how their files are read.
@@ -114,8 +127,11 @@ class Experiment:
         return warn_of_skipped(where, skipped, total if most is None else min(total, most))
 
     def _inspected(self, keys: tuple[str, ...]) -> Inspection:
-        inspection = inspect(self.recipe.data, self.task, self.data, keys)
-        check(inspection, self.data.labels)
+        if self.opened is not None and self.opened.inspection.facts.keys() >= {*keys}:
+            inspection = self.opened.inspection
+        else:
+            inspection = inspect(self.recipe.data, self.task, self.data, keys)
+            check(inspection, self.data.labels)
         for line in describe(inspection, self.recipe.data, self.data.labels):
             tqdm.write(line, file=sys.stderr)
         return inspection
@@ -163,7 +179,10 @@ class Experiment:
 
     def processor(self) -> BaseImageProcessor:
         """What prepares an image for the model as the evaluation does."""
-        return build_processor(self.recipe.head, self.recipe.transforms, self.recipe.data.known_intensity)
+        recipe = self.recipe
+        processor = build_processor(recipe.head, recipe.transforms, recipe.data.known_intensity)
+        keep_windows(processor, recipe.evaluation)
+        return processor
 
     def measure(self, accelerator: Accelerator, model: nn.Module, samples: EvaluationSet) -> Numbers:
         """What the task's metric says of the model on all of the samples, the same numbers on every process."""
@@ -171,7 +190,10 @@ class Experiment:
         indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
         batches = evaluation_loader(samples, indices, self.recipe.data.workers, size_divisor=self.size_divisor)
         with accelerator.autocast():
-            return measure(accelerator, model, self.viewer, batches, self.new_metric)
+            metric = measure(accelerator, model, self.viewer, batches, self.new_metric)
+        if accelerator.is_main_process and hasattr(metric, "confusion"):
+            self.confusion = metric.confusion()
+        return metric.compute()
 
     def draw(self, accelerator: Accelerator, model: PreTrainedModel) -> Image.Image | None:
         """What the model sees in samples from all over the validation split; None if none is good."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from huggingface_hub import constants, get_session
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 
@@ -61,6 +62,13 @@ def cache_or_hub(source: str | Path | None) -> Iterator[bool]:
     finally:
         for holder, value in zip(holders, before):
             holder.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
+
+
+def is_unreached(error: BaseException | None) -> bool:
+    """Whether an error comes of a Hub that was not reached, or not asked, and of a cache without the file."""
+    while error is not None and not isinstance(error, (LocalEntryNotFoundError, ConnectionError)):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def hub_answers() -> bool:

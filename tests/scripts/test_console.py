@@ -39,9 +39,9 @@ def test_a_package_that_is_missing(capsys: pytest.CaptureFixture[str], monkeypat
     assert last_error(capsys) == "tqdm is not installed: pip install 'vit-comer[train]' brings all it needs"
 
 
-TYPO = """
+MISTYPED = """
 import sys
-sys.argv = ["vit-comer", "train", "semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo", "training.stps=3"]
+sys.argv = ["vit-comer", "train", *sys.argv[1:], "training.stps=3"]
 import console
 try:
     console.start()
@@ -49,11 +49,14 @@ finally:
     heavy = {"torch", "torchvision", "transformers", "datasets", "timm", "accelerate"} & sys.modules.keys()
     print(sorted(heavy))
 """
+DEMO = "semantic_segmentation/synthetic_shapes/upernet_vit-comer-demo"
 
 
-def test_a_typo_is_answered_before_anything_heavy_is_imported() -> None:
+@pytest.mark.parametrize("asked", [[DEMO], ["object_detection", "--data", "."], [DEMO, "--data", "."]], ids=" ".join)
+def test_a_typo_is_answered_before_anything_heavy_is_imported(asked: list[str]) -> None:
     """Which alone takes seconds."""
-    ended = subprocess.run([sys.executable, "-c", TYPO], cwd=ROOT / "scripts", capture_output=True, text=True)
+    command = [sys.executable, "-c", MISTYPED, *asked]
+    ended = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: unknown key 'training.stps'; did you mean training.steps")
     assert ended.stdout == "[]\n"

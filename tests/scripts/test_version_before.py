@@ -27,7 +27,7 @@ import finetune_with_trainer
 import predict
 import train
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.streaming import StreamedSplit
+from dense_prediction.data.tables.streaming import StreamedSplit
 from dense_prediction.evaluation.tasks import find_task
 from dense_prediction.models.backbones import build_backbone
 from dense_prediction.options import flatten

@@ -1,5 +1,6 @@
 """The splits and class names that a recipe asks for, whatever their format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from ..tasks import Task
 from .bad_samples import BadSample, log_skipped, refuse_unless
 from .deep_pictures import Picture, Range
 from .formats import formats
+from .held_back import hold_back
 from .options import DataOptions
 from .samples import FirstSamples, Sample, Source, Split, Stream, UncheckedSplit
 from .tensors import to_tensors
@@ -45,6 +47,7 @@ class CheckedSplit:
         self.skip = skip
         self.intensity = intensity
         self.glance = getattr(split, "glance", None)
+        self.peek: Callable[[int], Sample | None] | None = self._peek
         # In memory that loading processes share: they log each sample once between them and count together.
         self.skipped = torch.zeros(len(split), dtype=torch.bool).share_memory_()
 
@@ -68,6 +71,12 @@ class CheckedSplit:
         except BadSample:
             return None
 
+    def _peek(self, index: int) -> Sample | None:
+        try:
+            return to_tensors(self.split[index], self.intensity)
+        except BadSample:
+            return None
+
     @property
     def num_skipped(self) -> int:
         """How many different samples have been passed over so far."""
@@ -85,19 +94,34 @@ def load_data(options: DataOptions, task: Task) -> Data:
         fitting = [name for name, other in formats().items() if task.name in other.tasks]
         raise UserError(f"data.format={options.format} has no samples for task={task.name}; {', '.join(fitting)} have")
     source = options.open(task)
-    train = _first(_split(source, options, "train_split"), "max_train_samples", options)
-    validation = _first(_split(source, options, "validation_split"), "max_validation_samples", options)
-    test = None if options.test_split is None else _split(source, options, "test_split")
+    train, validation = _train_and_validation(source, options)
+    train = _first(train, "max_train_samples", options)
+    validation = _first(validation, "max_validation_samples", options)
+    test = None if options.test_split is None else _checked(_opened(source, options, "test_split"), options)
     return Data(train, validation, test, source.labels, source.things, source.category_ids)
 
 
-def _split(source: Source, options: DataOptions, key: str) -> Split:
+def _train_and_validation(source: Source, options: DataOptions) -> tuple[Split, Split]:
+    train, share = _opened(source, options, "train_split"), options.validation_share
+    if share is None:
+        return _checked(train, options), _checked(_opened(source, options, "validation_split"), options)
+    if isinstance(train, Stream):
+        raise UserError(f"data.validation_share={share} needs data.streaming=false, or a split data.validation_split")
+    learnt, held = hold_back(train, share)
+    return _checked(learnt, options), _checked(held, options)
+
+
+def _opened(source: Source, options: DataOptions, key: str) -> UncheckedSplit | Stream:
     split = source.open_split(key)
     if split.is_empty() if isinstance(split, Stream) else len(split) == 0:
         raise UserError(f"data.{key}={getattr(options, key)}: the split is empty")
-    return (
-        split if isinstance(split, Stream) else CheckedSplit(split, options.skips_bad_samples, options.known_intensity)
-    )
+    return split
+
+
+def _checked(split: UncheckedSplit | Stream, options: DataOptions) -> Split:
+    if isinstance(split, Stream):
+        return split
+    return CheckedSplit(split, options.skips_bad_samples, options.known_intensity)
 
 
 def _first(split: Split, key: str, options: DataOptions) -> Split:

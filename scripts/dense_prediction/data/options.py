@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
@@ -35,6 +35,11 @@ class DataOptions(ABC):
     )
     train_split: str = Field(default="train", description="split to learn from")
     validation_split: str = Field(default="validation", description="split to measure and to choose the best model on")
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="share of the training split that is held back for measuring, by the names of its pictures, in "
+        "the place of validation_split",
+    )
     test_split: str | None = Field(default=None, description="split to measure a finished model on")
     labels: list[str] | None = Field(
         default=None,

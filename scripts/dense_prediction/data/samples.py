@@ -49,7 +49,8 @@ class Glance:
 class UncheckedSplit(Protocol):
     """What a format reads: a finite set of samples in any order, of which a bad one raises `BadSample`.
 
-    With a method `glance`, from an index to a `Glance` or `BadSample`, it can be looked at before a training.
+    With a method `glance`, from an index to a `Glance` or `BadSample`, it can be looked at before a training; with
+    `picture_names`, the name of each picture below its folder, a share of it stays the same when pictures are added.
     """
 
     def __len__(self) -> int: ...
@@ -61,6 +62,8 @@ class Split(Protocol):
 
     glance: Callable[[int], Glance] | None
     """What is annotated of a sample, or `BadSample`; None where a format cannot tell without the picture."""
+    peek: Callable[[int], Sample | None] | None
+    """As reading a sample, but a bad one is neither refused nor counted; None where looking ahead is slow."""
     skipped: "torch.Tensor"
     """Which samples have been passed over so far: a bool for each, in the memory that loading processes share."""
 
@@ -88,6 +91,7 @@ class Stream(ABC):
     """
 
     glance: Callable[[int], Glance] | None = None
+    peek: Callable[[int], Sample | None] | None = None
     skipped: "torch.Tensor"
     """As of a split, but a sample has the place that its name leads to."""
 
@@ -142,7 +146,7 @@ class FirstSamples:
     def __init__(self, split: Split, length: int) -> None:
         self.split = split
         self.length = min(length, len(split))
-        self.glance, self.skipped = split.glance, split.skipped
+        self.glance, self.peek, self.skipped = split.glance, split.peek, split.skipped
 
     def __len__(self) -> int:
         return self.length

@@ -8,6 +8,8 @@ Color = tuple[int, int, int]
 UNLABELLED: Color = (0, 0, 0)
 GOLDEN_RATIO = 0.618034
 SHADES = 6
+DARKEST = 0.75
+"""Of the colour of an object, of which there may be no more to see than a line on a dark ground."""
 
 
 def class_color(label: int) -> Color:
@@ -26,7 +28,7 @@ def object_color(label: int, index: int = 0) -> Color:
     red, green, blue = class_color(label + 1)
     hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
     step = index % SHADES
-    return _rgb(hue + 0.03 * step, saturation * (1 - 0.1 * step), value * (1 - 0.08 * step))
+    return _rgb(hue + 0.03 * step, saturation * (1 - 0.1 * step), max(DARKEST, value * (1 - 0.08 * step)))
 
 
 def text_color(background: Color) -> Color:

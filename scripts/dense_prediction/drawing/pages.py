@@ -9,11 +9,18 @@ from PIL import Image, ImageDraw
 from ..data.samples import IGNORE_INDEX
 from .annotations import Arrays, confident, resize, to_arrays
 from .colors import Color, class_color, object_color
-from .pictures import Draw, Style, enlarge
+from .pictures import Draw, enlarge
+from .styles import Style
 
 
 LARGEST_CELL = 800
 """Pictures with a longer side are made smaller for a page of several of them."""
+
+SHEET_CELL = 340
+"""Width and height of a cell of a contact sheet, in pixels."""
+
+NARROWEST_CELL = 200
+"""In which a caption has room."""
 
 TITLES = ("image", "truth", "prediction")
 
@@ -52,6 +59,45 @@ def comparison(
         shown += [arrays for _, arrays in pairs]
     style = Style.for_size(cells[0][0].size)
     return _above_legend(_grid(cells, style), shown, labels, style)
+
+
+def contact_sheet(
+    cells: Sequence[tuple[Image.Image, Annotation, str]], labels: Sequence[str], draw_arrays: Draw, columns: int = 4
+) -> Image.Image:
+    """Pictures with what is annotated in them, side by side above their captions and a legend of their classes."""
+    drawn, shown = [], []
+    for image, annotation, caption in cells:
+        picture, arrays = fit_sheet(image.convert("RGB"), to_arrays(annotation))
+        drawn.append((draw_arrays(picture, arrays, labels, Style.for_size(picture.size)), caption))
+        shown.append(arrays)
+    style = Style(line=2, text=12)
+    gap, line, columns = 8, sum(style.font.getmetrics()), min(columns, len(drawn))
+    width = max(NARROWEST_CELL, *(picture.width for picture, _ in drawn))
+    rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
+    heights = [max(picture.height for picture, _ in row) + line + 2 * gap for row in rows]
+    page = Image.new("RGB", (columns * (width + gap), sum(heights)), "white")
+    pen, top = ImageDraw.Draw(page), 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, (picture, caption) in enumerate(row):
+            left = column * (width + gap)
+            page.paste(picture, (left, top))
+            pen.text((left, top + picture.height + 1), _cut(caption, width, style), fill="black", font=style.font)
+        top += height
+    return _above_legend(page, shown, labels, style)
+
+
+def _cut(caption: str, width: int, style: Style) -> str:
+    """As much of the end of a caption as there is room for: of paths, the file."""
+    cut = caption
+    while len(cut) > 1 and style.font.getlength(cut) > width:
+        cut = f"…{cut[2:]}"
+    return cut
+
+
+def fit_sheet(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:
+    """Into a cell of a sheet: smaller, or enlarged by a whole multiple."""
+    factor = SHEET_CELL / max(image.size)
+    return (image, arrays) if 1 <= factor < 2 else resize(image, arrays, factor if factor < 1 else int(factor))
 
 
 def _fit(image: Image.Image, arrays: Arrays) -> tuple[Image.Image, Arrays]:

@@ -2,41 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..data.samples import IGNORE_INDEX
 from .annotations import Arrays, resize, to_arrays
-from .colors import UNLABELLED, Color, class_color, object_color, text_color
+from .colors import UNLABELLED, Color, class_color, object_color
+from .styles import Style
+from .tags import Point, Tags, are_tagged
 
 
 OPACITY = 0.55
+OUTERMOST: Color = (0, 0, 0)
+"""Round a box, whose colour is a bright one, so that it is seen on a bright ground too."""
+
 SMALL = 384
 """Pictures that fit twice or more into a square of this side are enlarged: text has to fit into them."""
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Style:
-    """Widths in pixels that look alike on pictures of every size."""
-
-    line: int
-    text: int
-
-    @classmethod
-    def for_size(cls, size: tuple[int, int]) -> "Style":
-        side = (size[0] * size[1]) ** 0.5
-        return cls(line=max(1, round(side / 280)), text=max(11, round(side / 42)))
-
-    @property
-    def font(self) -> ImageFont.FreeTypeFont:
-        # Of a size, which the other kind of font, of pixels, cannot be had in.
-        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(self.text))
-
 
 Draw = Callable[[Image.Image, Arrays, Sequence[str], Style], Image.Image]
 """An RGB picture, arrays of its size, and class names in the order of their ids -> the picture with all that on it."""
@@ -83,44 +66,73 @@ def draw_segments(image: Image.Image, arrays: Arrays, labels: Sequence[str], sty
     segment_map, colors = arrays["segment_map"], _object_colors(arrays["labels"])
     palette = np.array([*colors, UNLABELLED], dtype=np.uint8)  # void, -1, is the last
     pixels = np.array(Image.blend(image, Image.fromarray(palette[segment_map]), OPACITY))
-    pixels[_borders(segment_map, max(1, style.line // 2))] = 255  # on both sides of a border
+    # On both sides of a border, but not on a small segment, which would be gone.
+    width = max(1, style.line // 2)
+    sides = np.bincount((segment_map + 1).ravel(), minlength=len(colors) + 1)[1:] ** 0.5
+    is_small = np.array([*(style.is_small(side, side) for side in sides), False])
+    pixels[_borders(segment_map, width) & ~is_small[segment_map]] = 255
     picture = Image.fromarray(pixels)
-    for segment, label in enumerate(arrays["labels"].tolist()):
-        place = _room(segment_map == segment, labels[label], style)
-        if place is not None:
-            _write(picture, place, labels[label], colors[segment], style)
+    if are_tagged(len(labels), len(colors)):
+        tags = Tags(picture, np.zeros((0, 4)))
+        for segment, label in enumerate(arrays["labels"].tolist()):
+            place = _room(segment_map == segment, labels[label], style)
+            if place is not None:
+                tags.write_at(place, labels[label], colors[segment], style)
     return picture
 
 
 def draw_objects(image: Image.Image, arrays: Arrays, labels: Sequence[str], style: Style) -> Image.Image:
     """Of `boxes` and `labels`, and `masks`, `scores` and `is_crowd` where there are any.
 
-    Masks, then boxes, then names, so that no name is covered; of each the small ones over the large ones.
+    Masks or else boxes, then names, so that no name is covered; of each the small ones over the large ones. What is
+    small has a thin outline round it and nothing inside.
     """
-    colors, boxes = _object_colors(arrays["labels"]), arrays["boxes"].reshape(-1, 4)
+    colors, boxes = _object_colors(arrays["labels"]), _in_order(arrays["boxes"].reshape(-1, 4))
     order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")
-    if "masks" in arrays:
-        image = _draw_masks(image, [(arrays["masks"][index], colors[index]) for index in order], style)
-    else:
-        image = image.copy()
-    pen = ImageDraw.Draw(image)
+    masks = arrays["masks"] if "masks" in arrays else np.zeros((len(boxes), 0), dtype=bool)
+    picture = _draw_masks(image, [(masks[index], colors[index]) for index in order if masks[index].any()], style)
+    pen = ImageDraw.Draw(picture)
     for index in order:
-        x1, y1, x2, y2 = boxes[index].tolist()
-        pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colors[index], width=style.line)
-    for index, name in zip(order, _names(arrays, order, labels), strict=True):
-        place = boxes[index][0], boxes[index][1] - sum(style.font.getmetrics())
-        _write(image, place, name, colors[index], style)
-    return image
+        if not masks[index].any():
+            _draw_box(pen, boxes[index].tolist(), colors[index], style)
+    if are_tagged(len(labels), len(boxes)):
+        tags = Tags(picture, boxes)
+        for index, name in zip(order[::-1], _names(arrays, order[::-1], labels), strict=True):
+            sides = boxes[index, 2:] - boxes[index, :2]
+            tags.write_beside(tuple(boxes[index].tolist()), name, colors[index], style.for_object(*sides))
+    return picture
+
+
+def _in_order(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes whose first corner is the upper left one, whatever they were."""
+    corners = boxes.reshape(-1, 2, 2)
+    return np.concatenate([corners.min(1), corners.max(1)], axis=1)
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: Sequence[float], color: Color, style: Style) -> None:
+    """Its outline: inside of it, or round it if it is small; and a hair round that, to be seen on any ground."""
+    left, top, right, bottom = box
+    own = style.for_object(right - left, bottom - top)
+    out = own.line if style.is_small(right - left, bottom - top) else 0
+    hair = out + max(1, own.line // 4)
+    pen.rectangle((left - hair, top - hair, right + hair, bottom + hair), outline=OUTERMOST, width=hair - out)
+    pen.rectangle((left - out, top - out, right + out, bottom + out), outline=color, width=own.line)
 
 
 def _draw_masks(image: Image.Image, masks: Sequence[tuple[np.ndarray, Color]], style: Style) -> Image.Image:
-    """Each mask tinted, with a border in its full colour."""
+    """Each mask tinted, with a border in its full colour; of a small one the border alone, round it."""
     pixels = np.array(image)
     for mask, color in masks:
-        place = _extent(mask, style.line)
+        side = mask.sum() ** 0.5
+        width = style.for_object(side, side).line
+        place = _extent(mask, width)
         part, inside = pixels[place], mask[place]
-        part[inside] = ((1 - OPACITY) * part[inside] + OPACITY * np.array(color)).astype(np.uint8)
-        part[inside & _borders(inside, style.line)] = color
+        borders = _borders(inside, width)
+        if style.is_small(side, side):
+            part[borders & ~inside] = color
+        else:
+            part[inside] = ((1 - OPACITY) * part[inside] + OPACITY * np.array(color)).astype(np.uint8)
+            part[borders & inside] = color
     return Image.fromarray(pixels)
 
 
@@ -169,14 +181,3 @@ def _room(mask: np.ndarray, name: str, style: Style) -> Point | None:
         return None
     middle = int(np.median(rows))
     return float(np.median(columns[rows == middle])) - width / 2, middle - height / 2
-
-
-def _write(image: Image.Image, place: Point, name: str, color: Color, style: Style) -> None:
-    """A name on a plate of its colour, moved until it lies in the picture."""
-    font = style.font
-    width, height = round(font.getlength(name)) + 2 * style.line, sum(font.getmetrics())
-    left = max(0, min(round(place[0]), image.width - width))
-    top = max(0, min(round(place[1]), image.height - height))
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((left, top, left + width, top + height), fill=color)
-    pen.text((left + style.line, top), name, fill=text_color(color), font=font)

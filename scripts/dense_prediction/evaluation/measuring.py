@@ -10,7 +10,7 @@ from torch import nn
 from ..batches.types import Batch, names_of
 from ..command_line import watch
 from ..errors import named
-from .metrics.metric import Metric, Numbers
+from .metrics.metric import Metric
 from .views import Viewer
 
 
@@ -21,8 +21,8 @@ def measure(
     viewer: Viewer,
     batches: Iterable[Batch],
     new_metric: Callable[[], Metric],
-) -> Numbers:
-    """What a metric says of what the model sees in the batches of all processes: the same numbers on each of them.
+) -> Metric:
+    """A metric that has counted what the model sees in the batches of all processes: the same on each of them.
 
     Args:
         batches: this process's own, no sample of which another process has.
@@ -41,7 +41,7 @@ def measure(
             for prediction, targets in zip(found, batch["targets"], strict=True):
                 metric.update(prediction, targets)
     model.train(was_training)
-    return _merged(metric, new_metric()).compute()
+    return _merged(metric, new_metric())
 
 
 def _images_on(device: torch.device, batch: Batch) -> Batch:

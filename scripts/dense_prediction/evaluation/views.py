@@ -4,6 +4,7 @@ The averages are those of MMSegmentation: scores of overlapping windows are aver
 scale or direction as probabilities. One view that is the whole picture gives exactly what the model gives without.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ..batches.geometry import Size, geometries, size_of
 from ..batches.types import Batch, Prediction, PredictionOptions
@@ -21,6 +23,9 @@ from ..recipes.schema import EvaluationOptions
 from ..tasks import Task
 from .metrics.average_precision import MAX_DETECTIONS
 
+
+WINDOW, STRIDE = "evaluation_window", "evaluation_stride"
+"""Our own fields of an image processor: height and width of the windows, and the steps between them."""
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """An image (1, 3, h, w) -> class scores (1, num_labels, h', w') of any resolution."""
@@ -43,7 +48,7 @@ class Viewer:
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """One prediction for each image of a batch on the model's device."""
         if self.views.is_plain:
-            return self.glance(model, batch)
+            return self.head.predict(model(**self.head.model_inputs(batch)), batch, self.task, self.options)
 
         # Heads for a task whose views are averaged have it.
         scores_of = cast(Callable[[Any], torch.Tensor], self.head.scores)
@@ -60,8 +65,25 @@ class Viewer:
         return predictions
 
     def glance(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """The same from the pictures as they are, whatever `views` says."""
-        return self.head.predict(model(**self.head.model_inputs(batch)), batch, self.task, self.options)
+        """The same from one view of each picture, in its own size and in the windows of `views`."""
+        return dataclasses.replace(self, views=windows_alone(self.views)).predict(model, batch)
+
+
+def windows_alone(views: EvaluationOptions) -> EvaluationOptions:
+    """One view of a picture, in windows where `views` has them."""
+    return EvaluationOptions(window=views.window, stride=views.stride)
+
+
+def keep_windows(processor: BaseImageProcessor, views: EvaluationOptions) -> None:
+    """Let the image processor of a saved model say in which windows it was measured: it has learnt no larger parts."""
+    if views.window is not None and views.stride is not None:
+        setattr(processor, WINDOW, list(views.window))
+        setattr(processor, STRIDE, list(views.stride))
+
+
+def kept_windows(processor: BaseImageProcessor) -> EvaluationOptions:
+    """How a saved model looks at a picture."""
+    return EvaluationOptions(window=getattr(processor, WINDOW, None), stride=getattr(processor, STRIDE, None))
 
 
 def check_views(task: Task, views: EvaluationOptions) -> None:

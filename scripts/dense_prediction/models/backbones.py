@@ -20,7 +20,7 @@ from modeling_vit_comer.presets import preset_path
 from modeling_vit_comer.trunk import MODEL_TYPES, TIMM, Trunk
 
 from ..errors import UserError
-from ..failures import NOT_TO_BE_HAD, cache_or_hub
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from ..options import merge
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import check_fields, encoder_of
@@ -124,12 +124,12 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields, **arguments: bool) -
     model_class = _class_for(CONFIG_MAPPING[fields.pop("model_type")])
     if not hasattr(model_class, "from_trunk"):
         raise UserError(f"backbone.trunk={recipe.trunk}: a {model_class.__name__} has no trunk")
-    with cache_or_hub(recipe.trunk) as is_offline:
+    with cache_or_hub(recipe.trunk):
         try:
             return model_class.from_trunk(recipe.trunk, **arguments, **fields)
         # An unknown or missing name, weights that do not fit, a wrong field of the config.
         except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-            if is_offline and isinstance(error, OSError):
+            if is_unreached(error):
                 raise UserError(f"backbone.trunk={recipe.trunk}: {NOT_TO_BE_HAD}; {OTHER_TRUNKS}") from error
             raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
 
@@ -224,11 +224,11 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
 
 def _saved_config(checkpoint: str) -> PreTrainedConfig:
     """Of a backbone, or of a trained model with one."""
-    with cache_or_hub(checkpoint) as is_offline:
+    with cache_or_hub(checkpoint):
         try:
             config = AutoConfig.from_pretrained(checkpoint)
         except (OSError, ValueError, KeyError) as error:
-            reason = NOT_TO_BE_HAD if is_offline else " ".join(str(error).split())
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
             raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
     if not _is_backbone(config) and known_head(config) is None:
         raise UserError(

@@ -17,7 +17,7 @@ from ..atomic_files import replace_folder
 from ..batches.options import TransformOptions
 from ..data.deep_pictures import Range
 from ..errors import UserError
-from ..failures import NOT_TO_BE_HAD, cache_or_hub
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import make_ready
 from .head import Head
@@ -58,7 +58,7 @@ def read_model(source: str | Path, device: torch.device) -> tuple[PreTrainedMode
     """
     if not _may_be_repository(source) and not (Path(source) / "config.json").is_file():
         raise UserError(f"{source} is no model folder: it has no config.json (training writes OUTPUT/best_model)")
-    with cache_or_hub(source) as is_offline:
+    with cache_or_hub(source):
         try:
             config = AutoConfig.from_pretrained(source)
             model_class = _model_class(source, config.architectures or [])
@@ -67,8 +67,7 @@ def read_model(source: str | Path, device: torch.device) -> tuple[PreTrainedMode
             make_ready(model)
             return model, AutoImageProcessor.from_pretrained(source)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            is_missing = is_offline and isinstance(error, OSError)
-            reason = NOT_TO_BE_HAD if is_missing else " ".join(str(error).split())
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
             raise UserError(f"cannot load the model in {source}: {reason}") from error
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
-from ..failures import NOT_TO_BE_HAD, cache_or_hub
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from .building import labels_of
 from .head import Head
 
@@ -109,13 +109,12 @@ def _read(head: Head, checkpoint: str) -> PreTrainedModel:
 @contextmanager
 def _refused(checkpoint: str) -> Iterator[None]:
     """Say it in one line if there is no such repository or folder, or nothing that can be loaded."""
-    with cache_or_hub(checkpoint) as is_offline:
+    with cache_or_hub(checkpoint):
         try:
             yield
         # An unknown model, damaged weights, or a package that its backbone needs.
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-            is_missing = is_offline and isinstance(error, OSError)
-            reason = NOT_TO_BE_HAD if is_missing else " ".join(str(error).split())
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
             raise UserError(f"head.checkpoint={checkpoint} cannot be loaded: {reason}") from error
 
 

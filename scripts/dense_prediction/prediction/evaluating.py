@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.samples import Split
 from ..errors import UserError, notes_of
 from ..evaluation.metrics.metric import Numbers
+from ..evaluation.metrics.mistakes import Confusion
 from ..evaluation.tasks import find_task
 from ..evaluation.views import check_views
 from ..experiment import Experiment
@@ -87,6 +88,11 @@ class Measurement:
         if self.numbers[primary] is None and self.accelerator.is_main_process:
             _logger.warning("%s is null: nothing in the %s split was there to be found", primary, self.split)
 
+    @property
+    def confusion(self) -> Confusion | None:
+        """Which class was taken for which, on the main process; None of a metric that cannot tell."""
+        return self.experiment.confusion
+
     def content(self) -> dict[str, Any]:
         """The numbers, what was measured and on what, as JSON takes it."""
         recipe, accelerator = self.recipe, self.accelerator
@@ -104,6 +110,7 @@ class Measurement:
             **origin(),
             **self.counts,
             "metrics": self.numbers,
+            "confusion": None if self.confusion is None else self.confusion.plain(),
         }
 
 

@@ -16,8 +16,9 @@ from ..errors import UserError
 
 OVERLAY_SUFFIX = ".overlay.png"
 FEATURES_SUFFIX = ".features.png"
+LABELS_SUFFIX = ".labels.png"
 
-_WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX)
+_WRITTEN = (OVERLAY_SUFFIX, FEATURES_SUFFIX, LABELS_SUFFIX)
 
 
 def find_images(paths: Iterable[Path]) -> dict[Path, Path]:

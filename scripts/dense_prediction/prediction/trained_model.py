@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..evaluation.coco_output import describe
 from ..evaluation.metrics.average_precision import MAX_DETECTIONS
 from ..evaluation.tasks import find_task
+from ..evaluation.views import Viewer, kept_windows
 from ..failures import is_out_of_memory
 from ..models.building import category_ids_of, labels_of, task_of, things_of
 from ..models.head import Head
@@ -133,9 +134,14 @@ class TrainedModel:
         picture = draw(image, prediction, self.labels, self.task.draw)
         return add_legend(picture, prediction, self.labels, legend)
 
+    @property
+    def category_ids(self) -> list[int]:
+        """What the data call each class, in the order of their ids."""
+        return category_ids_of(self.model)
+
     def describe(self, file: Path, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
         """A prediction as JSON, see `evaluation.coco_output.describe`."""
-        return describe(file, prediction, self.task, self.labels, size, category_ids_of(self.model))
+        return describe(file, prediction, self.task, self.labels, size, self.category_ids)
 
 
 def load_model(
@@ -170,10 +176,11 @@ def choose_options(
 def predict_image(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, options: PredictionOptions
 ) -> Prediction:
-    """What the model was trained to see, in an RGB image, at the image's own size."""
+    """What the model was trained to see, in an RGB image, at its own size, in windows if it was measured so."""
     head = head_of(model)
     batch = prepare_image(head, processor, image, model.device)
-    (prediction,) = head.predict(model(**head.model_inputs(batch)), batch, find_task(task_of(model)), options)
+    viewer = Viewer(head, find_task(task_of(model)), kept_windows(processor), options)
+    (prediction,) = viewer.predict(model, batch)
     return prediction
 
 

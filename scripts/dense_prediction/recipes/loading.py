@@ -1,7 +1,6 @@
 """From YAML files and `key=value` arguments to a checked `Recipe`."""
 
 import copy
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,39 +15,30 @@ from ..errors import UserError
 from ..options import Tree, merge
 from .compatibility import modernized, with_preset_name, without_foreign_keys
 from .keys import neighbours
-from .runs import written_recipe
+from .runs import RECIPE, written_recipe
 from .schema import Recipe
 from .shipped import RECIPES, configuration_folder, find_recipe
+from .yaml_1_2 import Loader
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the plain values of version 1.2: 1e-4 is a number, and `no` or 2024-05-01 are words.
-
-    PyYAML follows version 1.1, in which 1e-4 is a word, `no` is false and 2024-05-01 a date.
-    """
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
-)
-
-
-def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | Path, overrides: Sequence[str] = (), *, data: Tree | None = None, name: str | None = None
+) -> Recipe:
     """A recipe, changed by `overrides` such as `"training.steps=100"`.
 
     Args:
         recipe: path of a YAML file, name of a recipe that comes with the package, or output folder of a run.
+        data: in place of what the recipe says of its data.
+        name: in place of the recipe's; where its output is named after it, that is too.
 
     Raises:
         UserError: a file is missing or no YAML; a key is unknown; a value is of the wrong type or out of its range.
     """
     written = _written(recipe)
+    if data is not None:
+        written = written | {"data": data}
+    if name is not None:
+        written = {key: value for key, value in written.items() if key != "output"} | {"name": name}
     tree = copy.deepcopy(written)
     for override in overrides:
         _apply(tree, override)
@@ -60,9 +50,16 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def _written(recipe: str | Path) -> Tree:
     """What a recipe says, with its name."""
     if (folder := Path(recipe).expanduser()).is_dir():
-        return modernized(written_recipe(folder))
+        # The folder may have been moved since, and what goes on has its output where it is now.
+        return modernized(_written_by_run(folder)) | {"output": str(folder)}
     path = find_recipe(recipe)
     return {"name": experiment_name(path)} | modernized(_read(path, ()))
+
+
+def _written_by_run(folder: Path) -> Tree:
+    """Of `recipe.yaml`, which is there from the first step on, else of `results.json`, with its name."""
+    path = folder / RECIPE
+    return {"name": experiment_name(path)} | _read(path, ()) if path.is_file() else written_recipe(folder)
 
 
 PLACES = ("format", "images", "masks", "annotations")
@@ -151,7 +148,7 @@ def _read_names(file: str, folder: Path) -> list[str]:
 
 def _parse(path: Path) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -166,7 +163,7 @@ def _apply(tree: Tree, override: str) -> None:
     if not separator or not key:
         raise UserError(f"expected key=value, got {override!r}; for example training.steps=100")
     try:
-        value = yaml.load(text, _Loader)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{key}: cannot read the value {text!r}") from error
     if key == "name":

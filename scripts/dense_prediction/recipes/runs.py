@@ -9,6 +9,10 @@ from ..options import Tree
 
 
 RESULTS = "results.json"
+RECIPE = "recipe.yaml"
+"""Written before the first step, with the reason beside each value that was derived."""
+CHECKPOINTS = "checkpoints"
+"""Folder of what a run goes on from."""
 BEST_MODEL = "best_model"
 
 OF_ONE_START = ("resume", "overwrite")
@@ -27,8 +31,8 @@ def written_recipe(folder: Path) -> Tree:
         recipe = content["recipe"]
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} is a folder without {RESULTS}, which a training writes at its first evaluation: give a recipe, "
-            "or the output folder of a run"
+            f"{folder} is a folder without {RESULTS}, which a training writes at its first evaluation, and without "
+            f"{RECIPE}: give a recipe, or the output folder of a run"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} says no recipe: give the one that the run was started with") from error

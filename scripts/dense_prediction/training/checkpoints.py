@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..atomic_files import discard_folder, replace_folder
 from ..errors import UserError
+from ..recipes.runs import CHECKPOINTS as FOLDER
 from ..recipes.schema import Recipe
 from .run_state import RunState, read_state, write_state
 
@@ -26,7 +27,6 @@ from .run_state import RunState, read_state, write_state
 _logger = logging.getLogger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
-FOLDER = "checkpoints"
 PARTIAL = "partial"
 OWN_NAME = re.compile(rf"{PARTIAL}|step_\d{{8,}}(\.(previous|discarded))?")
 """Of what a run makes among its checkpoints; whatever else is there stays."""

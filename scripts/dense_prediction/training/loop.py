@@ -5,7 +5,7 @@ the model's own random numbers. So a run goes on from a checkpoint exactly as if
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -27,12 +27,19 @@ from ..batches.types import Batch, names_of
 from ..data.samples import Stream
 from ..errors import UserError, named
 from ..evaluation.metrics.metric import Number, Numbers
-from ..experiment import Experiment
+from ..evaluation.tables import class_table
+from ..experiment import Experiment, Opened
 from ..failures import SMALLER_PICTURES, check_loss, explained
 from ..models.building import encoder_of
 from ..models.heads import find_head
 from ..models.saved_models import save_model
+from ..recipes.recipe_file import read_settings, write_recipe
 from ..recipes.schema import Recipe
+from ..recipes.settings import Setting
+from ..reporting.course import Course
+from ..reporting.forecast import Forecast
+from ..reporting.outline import Plan
+from ..reporting.report import Report
 from ..seeds import seed_step
 from .checkpoints import FOLDER, last_checkpoint, restore, save_checkpoint
 from .ema import build_average
@@ -43,7 +50,7 @@ from .processes.loss_normalization import SharedNormalization
 from .processes.step_size import samples_per_step, smaller_passes, warn_of_step_size
 from .processes.unused_parameters import freeze_unused
 from .progress import Progress
-from .results import write_results
+from .results import device_name, write_results
 from .resuming import find_checkpoint, is_inside, own_names, resumed_state
 from .run_folder import BEST_MODEL, LAST_MODEL, LOGS, PICTURE, PICTURES, RESULTS, carry_best, claim, clear_output
 from .run_state import RunState, write_state
@@ -52,18 +59,24 @@ from .trackers import check_trackers, flat_numbers, start_trackers
 
 
 class TrainingRun:
-    """Everything one run needs, and the loop over it."""
+    """Everything one run needs, and the loop over it.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        settings: what of the recipe follows from the data, and why; a run that goes on has those of its folder.
+        opened: the data, if they have been opened.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Sequence[Setting] = (), opened: Opened | None = None) -> None:
         self.recipe = recipe
         self.output = Path(recipe.output)
         check_trackers(recipe.training.trackers)
         self.accelerator = build_accelerator(recipe)
         checkpoint = find_checkpoint(recipe)
+        self.settings = settings or (read_settings(self.output) if is_inside(checkpoint, self.output) else ())
         if self.is_main and checkpoint is None:  # a resumed run cannot follow the advice any more
             warn_of_step_size(recipe.training, self.accelerator.num_processes)
         with self.accelerator.local_main_process_first():  # fills the cache that the others read
-            self.experiment = Experiment(recipe)
+            self.experiment = Experiment(recipe, opened=opened)
         self.experiment.look_at_data("train_split", "validation_split")
         self.recipe = recipe = self.experiment.recipe
         self.state = self._read_state(checkpoint)
@@ -78,6 +91,7 @@ class TrainingRun:
         with explained(self._whereabouts):
             self.checkpoint = self._settle(checkpoint)
         start_trackers(self.accelerator, recipe, self.state.step)
+        self.report = self._build_report()
         self.started = time.perf_counter() - self.state.seconds
         self.has_warned = False  # of many samples that are skipped
         self.losses: list[torch.Tensor] = []  # of the passes since the last point of the curve
@@ -94,6 +108,7 @@ class TrainingRun:
                 clear_output(self.output, own_names(self.recipe))
                 if checkpoint is not None:
                     carry_best(checkpoint, self.output)
+            write_recipe(self.output, self.recipe, self.settings)
         self.accelerator.wait_for_everyone()
         if checkpoint is None or is_inside(checkpoint, self.output / FOLDER):
             return checkpoint
@@ -135,6 +150,29 @@ class TrainingRun:
         # A step's batches are held together: each is moved to the device when its turn comes.
         self.batches = self.accelerator.prepare_data_loader(loader, device_placement=False)
 
+    def _build_report(self) -> Report:
+        accelerator, state = self.accelerator, self.state
+        plan = Plan(
+            steps=self.steps,
+            samples_per_step=state.samples_per_step,
+            processes=accelerator.num_processes,
+            device=device_name(accelerator.device),
+        )
+        model = accelerator.unwrap_model(self.model)
+        forecast = Forecast(accelerator.device)
+        return Report(self.experiment, model, plan, forecast, self.output / PICTURE, self.settings)
+
+    def _course(self, is_finished: bool = False) -> Course:
+        state = self.state
+        return Course(
+            metric=self.metric,
+            curve=state.curve,
+            evaluations=state.evaluations,
+            best_step=state.best_step,
+            confusion=state.confusion,
+            is_finished=is_finished,
+        )
+
     @property
     def evaluated_model(self) -> PreTrainedModel:
         """What is measured and saved: the average of the weights if there is one."""
@@ -156,12 +194,14 @@ class TrainingRun:
         """All remaining steps, with the curve, evaluations and checkpoints that the recipe asks for."""
         state, device = self.state, self.accelerator.device
         with explained(self._whereabouts, smaller_passes(self.recipe.training)):
+            if self.is_main:
+                self.report.begin(self._course())
             with Progress(self.steps, state.step, device, self.is_main) as self.progress:
                 self._catch_up()
                 self.model.train()
                 batches = iter(self.batches)
                 while state.step < self.steps and not self._is_stalled():
-                    self._step(batches)
+                    self._timed_step(batches)
                     self._look_back()
             self._finish()
 
@@ -171,6 +211,12 @@ class TrainingRun:
             self._evaluate()
         elif self.state.best_step == self.state.step:
             self._save_model(BEST_MODEL)
+
+    def _timed_step(self, batches: Iterator[Batch]) -> None:
+        with self.report.forecast.step():
+            self._step(batches)
+        if self.is_main:
+            self.report.tell_time(self._course(), self.steps - self.state.step)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step, of one forward and backward pass or more."""
@@ -252,8 +298,12 @@ class TrainingRun:
         improves = state.best_score is None or score > state.best_score
         if improves:
             state.best_step, state.best_score = state.step, score
+            confusion = self.experiment.confusion
+            state.confusion = None if confusion is None else confusion.plain()
         if self.is_main:
             tqdm.write(f"step {state.step}: validation {self.metric} {score:.4f}")
+            if table := class_table(numbers, f"of them stand in {self.results_file}"):
+                tqdm.write(table)
             self._draw(improves)
         self._record(numbers)
         if improves:
@@ -282,6 +332,7 @@ class TrainingRun:
         if self.is_main:
             write_state(cast(Path, self.checkpoint), self.recipe, state)
             self._write_results(finished=False)
+            self.report.write(self._course())
         self.accelerator.log(flat_numbers(numbers, "validation"), state.step)
 
     def _save_model(self, name: str) -> None:
@@ -301,6 +352,7 @@ class TrainingRun:
         if self.is_main:
             self.experiment.warn_of_all_skipped(self.state.step * self.state.samples_per_step, self.state.skipped)
             self._write_results(finished=True)
+            self.report.write(self._course(is_finished=True))
         self.accelerator.end_training()
 
     def _write_results(self, finished: bool) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..atomic_files import LEFTOVERS, discard_folder, replace_folder, write_text
 from ..errors import UserError
-from ..recipes.runs import BEST_MODEL, RESULTS
+from ..recipes.runs import BEST_MODEL, RECIPE, RESULTS
+from ..reporting.files import REPORT_FILES
 from .checkpoints import FOLDER, OWN_NAME
 from .run_state import STATE_FILE
 from .trackers import PROJECT
@@ -27,11 +28,12 @@ PICTURES = "predictions"
 LOGS = "logs"
 """Folder for trackers that write files."""
 
-MADE = (FOLDER, BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, RESULTS)
+MADE = (FOLDER, BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, RECIPE, RESULTS, *REPORT_FILES)
 """By every run of `scripts/train.py`."""
 MADE_BY_TRAINER = (
     PICTURE,
     RESULTS,
+    *REPORT_FILES,
     "config.json",
     "model.safetensors",
     "preprocessor_config.json",
@@ -45,6 +47,9 @@ CARD = "README.md"
 TRAINER_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 _NAMES = {*MADE, *MADE_BY_TRAINER, LOGS, CARD}
+_NEWER = {RESULTS, *REPORT_FILES}
+"""What only more than its name shows to be of version 0.1.0, and what that did not make."""
+
 _INSIDE = {FOLDER: OWN_NAME, PICTURES: re.compile(r"step_\d+\.png")}
 """Folders of ours in which others may have put something too, and what in them is ours."""
 _OF_SYSTEMS = {"Thumbs.db", "desktop.ini", "lost+found"}
@@ -121,7 +126,7 @@ def _made_before(output: Path) -> set[str] | None:
     if not ours:
         return None
     of_trainer = any(TRAINER_CHECKPOINT.fullmatch(name) for name in ours) or (output / "training_args.bin").exists()
-    likely = {BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, *(MADE_BY_TRAINER if of_trainer else ())} - {RESULTS}
+    likely = {BEST_MODEL, LAST_MODEL, PICTURES, PICTURE, *(MADE_BY_TRAINER if of_trainer else ())} - _NEWER
     if (output / LOGS / PROJECT).is_dir():
         likely.add(LOGS)
     return ours | {name for name in likely if _existing(output / name)}

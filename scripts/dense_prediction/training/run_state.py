@@ -26,6 +26,7 @@ class RunState:
         evaluations: `step` and all numbers of the metric.
         is_one_batch: whether a step's passes make one batch, see `processes.loss_normalization`. The version before
             divided the loss of each by what that pass had alone, and a run goes on as it was begun.
+        confusion: which class the best model takes for which, as `Confusion.plain` has it.
         skipped: different bad samples of each split that were passed over, since the run was last resumed at least.
     """
 
@@ -37,6 +38,7 @@ class RunState:
     curve: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     is_one_batch: bool = False
+    confusion: dict[str, Any] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
 
     def note_skipped(self, counts: Mapping[str, int]) -> None:

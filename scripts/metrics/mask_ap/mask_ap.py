@@ -21,7 +21,8 @@ Args:
         object's size class.
     num_labels (int): the number of classes; labels are 0..num_labels - 1.
 Returns:
-    `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` and `ar100`, in 0..1, and `class_ap`, a list;
+    `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` and `ar100`, in 0..1, and of each class
+    `class_ap`, `class_ap50` and `class_ar100`, lists;
     None where there was no object to be found.
 """
 

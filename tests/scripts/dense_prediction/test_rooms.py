@@ -28,7 +28,7 @@ ROOMS = [
 ]
 """From the top floor down: each may import what stands below it. Files beside the rooms are the ground of all."""
 
-MOST_FOLDERS, MOST_FILES, MOST_FILES_BESIDE = 20, 12, 10
+MOST_FOLDERS, MOST_FILES, MOST_FILES_BESIDE = 21, 12, 10
 LONGEST_FILE, LONGEST_FUNCTION = 400, 50
 
 

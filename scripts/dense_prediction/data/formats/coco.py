@@ -53,13 +53,14 @@ class CocoSplit:
         self.masks = masks
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
         self.objects = file.objects(self.crowds)
+        self.file_names = options.file_names
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
-        path = image_path(self.images, fields)
+        path = image_path(self.images, fields, self.file_names)
         annotated = fields.get("height"), fields.get("width")
         image = read_picture(path, self.orientation, annotated)
         size = image.height, image.width
@@ -72,6 +73,10 @@ class CocoSplit:
     def glance(self, index: int) -> Glance:
         """Of which categories its objects are."""
         return self.objects[index]
+
+    def picture_names(self) -> list[str]:
+        """What the file calls each image."""
+        return self.records.names()
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int], path: Path) -> Instance:
         name = f"{path}: annotation {short(annotation.get('id'))}"

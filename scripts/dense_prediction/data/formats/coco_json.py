@@ -1,11 +1,13 @@
 """What COCO's JSON files have in common: images, categories, and annotations that belong to images."""
 
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +31,9 @@ _logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio writes before the name of a file that was uploaded."""
+
 BAD = "bad"
 """The field of an image whose entry is a bad one, which says why."""
 
@@ -36,6 +41,10 @@ BAD = "bad"
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class CocoJsonOptions(SplitPlaces, ObjectsOptions):
     annotations: dict[str, str] = Field(default_factory=dict, description="COCO JSON of each split, below path")
+    file_names: Literal["paths", "last_parts"] = Field(
+        default="paths",
+        description="how the JSON names images: by paths below their folder, or the last parts of paths count alone",
+    )
 
 
 class CocoImages:
@@ -148,15 +157,20 @@ class CocoFile(CocoImages):
         _pass_over(message, skip)
 
 
-def image_path(folder: Path, fields: Fields) -> Path:
-    """Where an image is.
+def image_path(folder: Path, fields: Fields, file_names: str = "paths") -> Path:
+    """Where an image is, by its name as `data.file_names` says.
 
     Raises:
         BadSample: its entry is bad, or its file name is none.
     """
     if BAD in fields:
         raise BadSample(fields[BAD])
-    return locate(folder, fields["file_name"], f"image {fields['id']}")
+    name, what = fields["file_name"], f"image {fields['id']}"
+    if file_names == "paths" or not isinstance(name, str):
+        return locate(folder, name, what)
+    last = re.split(r"[/\\]", name)[-1]
+    path, uploaded = locate(folder, last, what), _UPLOADED.sub("", last)
+    return path if uploaded == last or os.path.exists(path) else locate(folder, uploaded, what)
 
 
 def is_left_out(fields: Fields, left_out: Collection[int]) -> bool:
@@ -181,6 +195,10 @@ class ImageRecords:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def names(self) -> list[str]:
+        """The file names of all images."""
+        return [str(self.images[index]["file_name"]) for index in range(len(self))]
 
     def __getitem__(self, index: int) -> tuple[Fields, list[Fields]]:
         start, end = self._bounds[index : index + 2]

@@ -56,13 +56,14 @@ class PanopticSplit:
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
         self.objects = file.objects(self.crowds)
+        self.file_names = options.file_names
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         fields, annotations = self.records[index]
-        path = image_path(self.images, fields)
+        path = image_path(self.images, fields, self.file_names)
         if len(annotations) != 1:
             raise BadSample(f"{path} has {len(annotations)} annotations, expected one")
         mask_path = locate(self.masks, annotations[0].get("file_name"), f"the segments of {path}")
@@ -77,6 +78,10 @@ class PanopticSplit:
     def glance(self, index: int) -> Glance:
         """Of which categories its segments are."""
         return self.objects[index]
+
+    def picture_names(self) -> list[str]:
+        """What the file calls each image."""
+        return self.records.names()
 
     def _segments(self, annotation: dict[str, Any], numbers: np.ndarray, path: Path) -> dict[str, np.ndarray]:
         segments = annotation.get("segments_info", [])

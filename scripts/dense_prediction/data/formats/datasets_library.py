@@ -29,8 +29,8 @@ class DatasetsOptions(SemanticOptions, ObjectsOptions):
     def open(self, task: Task) -> Source:
         """Rows with an image and a label, or an image and its objects."""
         # Not at the top: the library takes a second to import, which nobody shall wait for who does not use it.
-        from ..row_splits import open_rows
-        from ..rows import ObjectsReader, RowReader, SemanticReader
+        from ..tables.row_splits import open_rows
+        from ..tables.rows import ObjectsReader, RowReader, SemanticReader
 
         new_reader: Callable[[Any], RowReader]
         if "semantic_map" in task.columns:

@@ -1,9 +1,10 @@
 """Semantic segmentation from images and masks in folders, matched by the stems of their names (as ADE20K has them)."""
 
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -21,30 +22,52 @@ from ..samples import Glance, Sample, Source, new_sample
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class FoldersOptions(SplitPlaces, SemanticOptions):
+class PairedOptions(SplitPlaces):
+    """Of formats in which the name of an image leads to its mask."""
+
+    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
+    mask_suffix: str = Field(
+        default=".png",
+        description="what stands after the image's stem in a mask's name; or the name with a * for it, mask_*.png or "
+        "../masks/*.png",
+    )
+    image_stem: str = Field(
+        default="*",
+        description="what stems of images are called, with a * for the part that masks repeat, and perhaps the folder "
+        "they are in: *_img, images/*",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class FoldersOptions(PairedOptions, SemanticOptions):
     tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation",)
 
     format: Literal["folders"] = "folders"
-    masks: dict[str, str] = Field(default_factory=dict, description="folder of the masks of each split, below path")
-    mask_suffix: str = Field(default=".png", description="what stands after the image's stem in a mask's name")
 
     def open(self, task: Task) -> Source:
         """The folders that `images` and `masks` name for each split."""
         labels = self.class_names(None)
         ids = SemanticIds.of(self, labels)
-        return Source(
-            labels,
-            frozenset(),
-            lambda key: MaskSplit(_pairs(self, key), ids, self.exif_orientation),
-            self.category_ids(labels),
-        )
+
+        def open_split(key: str) -> MaskSplit:
+            pairs, images = pairs_of(self, key), self.place("images", key)
+            return MaskSplit(pairs, ids, self.exif_orientation, names_below(images, [image for image, _ in pairs]))
+
+        return Source(labels, frozenset(), open_split, self.category_ids(labels))
 
 
 class MaskSplit:
-    """Pairs of an image and a mask of ids."""
+    """Pairs of an image and a mask of ids.
 
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], ids: SemanticIds, orientation: ExifOrientation) -> None:
+    Args:
+        names: of the images, below their folder.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[Path, Path]], ids: SemanticIds, orientation: ExifOrientation, names: Sequence[str]
+    ) -> None:
         self.pairs = pairs
+        self.names = names
         self.ids = ids
         self.orientation = orientation
 
@@ -63,16 +86,28 @@ class MaskSplit:
         path = self.pairs[index][1]
         return count_ids(self._ids(path), str(path))
 
+    def picture_names(self) -> Sequence[str]:
+        """What each image is called below its folder."""
+        return self.names
+
     def _ids(self, mask: Path) -> np.ndarray:
         return self.ids.read(read(mask), str(mask))
 
 
-def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
-    """Each image with the mask of its stem; a mask that is missing is met when its sample is read."""
+def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
+    """Each image with the mask of its stem; a mask that is missing is met when its sample is read.
+
+    Where both are in one folder, what is the mask of another file is no image.
+    """
     images, masks = options.place("images", key), options.place("masks", key)
     found = images_below(images)
-    folders = [masks / image.relative_to(images).parent for image in found]
-    pairs = [(image, spelt_in(folder, f"{image.stem}{options.mask_suffix}")) for image, folder in zip(found, folders)]
+    named = zip(found, names_below(images, found))
+    masked = [(image, mask_of(name, options.image_stem, options.mask_suffix)) for image, name in named]
+    pairs = [(image, spelt_in(masks, mask)) for image, mask in masked if mask is not None]
+    if images == masks:
+        taken = {mask for image, mask in pairs if mask != image}
+        pairs = [(image, mask) for image, mask in pairs if image not in taken]
+    found = [image for image, _ in pairs]
     if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
         first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
         raise UserError(f"{first} and {second} in {images} would both have the mask {twice[0].name}: leave one out")
@@ -82,6 +117,28 @@ def _pairs(options: FoldersOptions, key: str) -> list[tuple[Path, Path]]:
             f"data.mask_suffix (now {options.mask_suffix})"
         )
     return pairs
+
+
+def mask_of(image: str, image_stem: str, mask_suffix: str) -> str | None:
+    """Where the mask of an image is, from where the image is, both below their folders; None of a file that is none.
+
+    >>> mask_of("a/img_1.jpg", "img_*", "_mask.png"), mask_of("a/images/1.jpg", "images/*", "../masks/*.png")
+    ('a/1_mask.png', 'a/masks/1.png')
+    """
+    folder, _, pattern = image_stem.rpartition("/")
+    above, _, name = image.rpartition("/")
+    before, _, after = pattern.partition("*")
+    stem = PurePosixPath(name).stem
+    core = stem.removeprefix(before).removesuffix(after)
+    if stem != f"{before}{core}{after}" or (folder and PurePosixPath(above).name != folder):
+        return None
+    mask = mask_suffix.replace("*", core) if "*" in mask_suffix else core + mask_suffix
+    return posixpath.normpath(posixpath.join(above, mask))
+
+
+def names_below(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """What files are called below their folder, on any system."""
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from ..images import is_picture_name
 
 _logger = logging.getLogger(__name__)
 
-IMAGES, BOXES, MASKS = "JPEGImages", "Annotations", "SegmentationClass"
+IMAGES, BOXES, MASKS, LISTS = "JPEGImages", "Annotations", "SegmentationClass", "ImageSets"
 
 FLAGS = {"-1", "0", "1"}
 """What a list of one class, such as cat_train.txt, says of each picture after its name: -1 if it does not show it."""
@@ -33,7 +33,7 @@ class MaskPairs(Sequence[tuple[Path, Path]]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # no slices, which the type of a Sequence has
         stem = self.stems[index]
-        return image_file(self.root, stem), locate(self.root / MASKS, f"{stem}.png", f"the mask of {stem!r}")
+        return image_file(self.root / IMAGES, stem), locate(self.root / MASKS, f"{stem}.png", f"the mask of {stem!r}")
 
 
 def read_stems(path: Path, root: Path) -> list[str]:
@@ -55,19 +55,19 @@ def read_stems(path: Path, root: Path) -> list[str]:
     return [Path(line).stem if is_picture_name(line) and not is_known(line) else line for line in lines]
 
 
-def image_file(root: Path, stem: str, file_name: str | None = None) -> Path:
+def image_file(folder: Path, stem: str, file_name: str | None = None) -> Path:
     """The picture of a name: NAME.jpg, or with another suffix, or what its XML file calls it.
 
     Raises:
         BadSample: a name leads out of the folder.
     """
-    usual = locate(root / IMAGES, f"{stem}.jpg", f"picture {stem!r}")
+    usual = locate(folder, f"{stem}.jpg", f"picture {stem!r}")
     if os.path.exists(usual):
         return usual
     others = [path for path in with_stem(usual.with_suffix("")) if is_picture_name(path.name)]
     if others or not file_name:
         return others[0] if others else usual
-    named = locate(root / IMAGES, file_name, f"picture {stem!r}")
+    named = locate(folder, file_name, f"picture {stem!r}")
     return named if os.path.exists(named) else usual
 
 

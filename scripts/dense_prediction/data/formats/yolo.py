@@ -24,7 +24,7 @@ from ..annotations.numbers import short, whole_number
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
 from ..images import is_picture_name, read_picture
-from ..options import ExifOrientation, it_has, some
+from ..options import ExifOrientation, SplitPlaces, it_has, some
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 
 
@@ -43,8 +43,11 @@ SLACK = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class YoloOptions(ObjectsOptions):
-    """The folder of the YAML file, or that file; its splits are the keys train, val and test."""
+class YoloOptions(SplitPlaces, ObjectsOptions):
+    """The folder of the YAML file, or that file; its splits are the keys train, val and test.
+
+    With `images`, no YAML file is asked: they say where the splits are, and `labels` names the classes.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
 
@@ -53,7 +56,7 @@ class YoloOptions(ObjectsOptions):
 
     def open(self, task: Task) -> Source:
         """The pictures that the YAML file names for each split, with the classes that it names."""
-        description = Description.read(self._file())
+        description = self._description()
         labels = self.class_names(list(description.names.values()))
         if strangers := [label for label in labels if label not in description.names.values()]:
             raise UserError(
@@ -64,9 +67,15 @@ class YoloOptions(ObjectsOptions):
 
         def open_split(key: str) -> UncheckedSplit:
             images = description.images(getattr(self, key), key)
-            return YoloSplit(images, description.names, labels, "masks" in task.columns, self.exif_orientation)
+            return YoloSplit(images, description, labels, "masks" in task.columns, self.exif_orientation)
 
         return Source(labels, frozenset(range(len(labels))), open_split, [ids[label] for label in labels])
+
+    def _description(self) -> "Description":
+        if not self.images:
+            return Description.read(self._file())
+        names, folder = dict(enumerate(self.class_names(None))), self.root_folder()
+        return Description(folder, folder, names, {split: [place] for split, place in self.images.items()})
 
     def _file(self) -> Path:
         path = Path(self.path).expanduser()
@@ -139,7 +148,7 @@ class Description:
         inside = [part for part in parts if part not in ("..", ".", "/")]
         endings = [inside[start:] for start in range(len(inside))]
         # A folder images by itself may be that of all splits.
-        kept = [ending for ending in endings if ending != [IMAGES] or inside == [IMAGES]]
+        kept = [ending for ending in endings if ending != [IMAGES] or inside == [IMAGES]] or [inside]
         for folder in dict.fromkeys((self.root, self.file.parent)):
             for ending in kept:
                 if os.path.exists(found := folder.joinpath(*ending)):
@@ -184,16 +193,21 @@ class YoloSplit:
     """Pictures, each with a text file of its objects.
 
     Args:
-        names: class names by the numbers in the text files.
+        description: with the class names by the numbers in the text files.
         masks: read the polygons as masks too.
     """
 
     def __init__(
-        self, images: list[Path], names: dict[int, str], labels: list[str], masks: bool, orientation: ExifOrientation
+        self,
+        images: list[Path],
+        description: Description,
+        labels: list[str],
+        masks: bool,
+        orientation: ExifOrientation,
     ) -> None:
-        self.images = images
-        self.names, self.labels = names, labels
-        self.left_out = {number for number, name in names.items() if name not in labels}
+        self.images, self.root = images, description.root
+        self.names, self.labels = description.names, labels
+        self.left_out = {number for number, name in self.names.items() if name not in labels}
         self.masks = masks
         self.orientation = orientation
 
@@ -212,6 +226,10 @@ class YoloSplit:
     def glance(self, index: int) -> Glance:
         """Of which classes its objects are."""
         return Glance([self.names.get(each.number) for each in self._objects(self.images[index])])
+
+    def picture_names(self) -> list[str]:
+        """What each picture is called below the folder of all."""
+        return [os.path.relpath(image, self.root).replace(os.sep, "/") for image in self.images]
 
     def _objects(self, image: Path) -> list["YoloObject"]:
         """What the text file says; a picture without one shows nothing. Equal lines are one object."""
@@ -232,12 +250,15 @@ class YoloSplit:
 
 
 def label_file(image: Path) -> Path:
-    """.../images/train/a.jpg -> .../labels/train/a.txt; where there is no such folder, a.txt beside the picture."""
-    parts = list(image.parts)
+    """.../images/train/a.jpg -> .../labels/train/a.txt; where there is no such file, a.txt beside the picture."""
+    beside, parts = image.with_suffix(".txt"), list(image.parts)
     places = [place for place, part in enumerate(parts[:-1]) if part == IMAGES]
-    if places:
-        parts[places[-1]] = LABELS
-    return Path(*parts).with_suffix(".txt")
+    if not places:
+        return beside
+    parts[places[-1]] = LABELS
+    file = Path(*parts).with_suffix(".txt")
+    # All of the data may be in a folder that is called images.
+    return beside if os.path.isfile(beside) and not os.path.isfile(file) else file
 
 
 @plain_dataclass(frozen=True)

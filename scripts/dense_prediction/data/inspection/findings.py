@@ -250,6 +250,8 @@ def _summary(facts: Facts) -> str:
 
 
 def _where(key: str, options: DataOptions) -> str:
+    if key == "validation_split" and options.validation_share is not None:
+        key = "validation_share"
     return f"data.{key}={getattr(options, key)}"
 
 

@@ -49,8 +49,8 @@ def average_precision(
         max_detections: the best scored ones of an image and class that count.
 
     Returns:
-        `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar100` (or `ar{max_detections}`) and `class_ap`, a
-        list; NaN where there is no object to be found.
+        `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar100` (or `ar{max_detections}`), and of each class
+        `class_ap`, `class_ap50` and `class_ar100`, lists; NaN where there is no object to be found.
     """
     evaluation = _evaluate(images, num_labels, kind, max_detections)
     # precision (IoU thresholds, recalls, classes, size classes, 1) and recall (IoU thresholds, classes, ..., 1)
@@ -64,15 +64,20 @@ def average_precision(
     for index, size in enumerate(evaluation.params.areaRngLbl[1:], start=1):
         numbers[f"ap_{size}"] = _mean(precision[..., index])
     numbers[f"ar{max_detections}"] = _mean(recall[..., 0])
-    numbers["class_ap"] = [_mean(precision[:, :, label, 0]) for label in range(num_labels)]
+    classes = range(num_labels)
+    numbers["class_ap"] = [_mean(precision[:, :, label, 0]) for label in classes]
+    numbers["class_ap50"] = [_mean(precision[thresholds[50], :, label, 0]) for label in classes]
+    numbers[f"class_ar{max_detections}"] = [_mean(recall[:, label, 0]) for label in classes]
     return numbers
 
 
 def plain_average_precision(images: Sequence[ImageRecord], num_labels: int, kind: Kind) -> dict[str, Any]:
     """The same numbers as JSON has them: None where there is no object to be found."""
     numbers = average_precision(images, num_labels, kind)
-    by_class = [_plain(value) for value in numbers.pop("class_ap")]
-    return {name: _plain(value) for name, value in numbers.items()} | {"class_ap": by_class}
+    return {
+        name: [_plain(each) for each in value] if isinstance(value, list) else _plain(value)
+        for name, value in numbers.items()
+    }
 
 
 def corners_to_coco(boxes: torch.Tensor) -> list[list[float]]:

@@ -15,6 +15,7 @@ from .average_precision import (
     encode_masks,
 )
 from .metric import Annotation, Numbers, number
+from .mistakes import BACKGROUND, MISSED, Confusion, match_objects
 
 
 class DetectionMetric:
@@ -72,11 +73,19 @@ class DetectionMetric:
         numbers: Numbers = {}
         for name, kind in self.kinds.items():
             measured = average_precision(images, len(self.labels), kind, self.max_detections)
-            by_class, recall = measured.pop("class_ap"), f"ar{self.max_detections}"
             for key, value in measured.items():
-                numbers[f"{name}_{key}{'' if key == recall else self.limit}"] = number(value)
-            numbers[f"class_{name}_ap{self.limit}"] = dict(zip(self.labels, map(number, by_class), strict=True))
+                limit = "" if key.endswith(f"ar{self.max_detections}") else self.limit  # recall names it in any case
+                if isinstance(value, list):
+                    by_class = dict(zip(self.labels, map(number, value), strict=True))
+                    numbers[f"class_{name}_{key.removeprefix('class_')}{limit}"] = by_class
+                else:
+                    numbers[f"{name}_{key}{limit}"] = number(value)
         return numbers
+
+    def confusion(self) -> Confusion:
+        """The first kind's objects, those of sufficient scores with those that lie where they do."""
+        counts = match_objects(list(self.state.values()), len(self.labels), next(iter(self.kinds.values())))
+        return Confusion("objects", [*self.labels, BACKGROUND], [*self.labels, MISSED], counts)
 
     def _record(self, annotation: Annotation) -> Record:
         labels = annotation["labels"].tolist()

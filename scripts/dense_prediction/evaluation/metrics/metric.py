@@ -15,6 +15,8 @@ Numbers = dict[str, Number | dict[str, Number]]
 class Metric(Protocol):
     """Counts over images, and the numbers that follow from them.
 
+    With a method `confusion` that returns a `mistakes.Confusion` it can be told which class is taken for which.
+
     Attributes:
         primary: the key of the number that tells which of two models is the better one.
         state: all that was counted; it can be pickled and merged into another metric of the same kind.

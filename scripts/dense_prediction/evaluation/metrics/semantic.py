@@ -12,6 +12,7 @@ from .confusion import (
     pixel_accuracy,
 )
 from .metric import Annotation, Number, Numbers, number
+from .mistakes import Confusion
 
 
 class SemanticMetric:
@@ -40,6 +41,9 @@ class SemanticMetric:
             "class_iou": self._by_label(class_iou(confusion)),
             "class_accuracy": self._by_label(class_accuracy(confusion)),
         }
+
+    def confusion(self) -> Confusion:
+        return Confusion("pixels", self.labels, self.labels, self.state.numpy())
 
     def _by_label(self, values: torch.Tensor) -> dict[str, Number]:
         return {label: number(value) for label, value in zip(self.labels, values.tolist(), strict=True)}

@@ -13,6 +13,7 @@ from PIL import Image
 from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.formats.folders import FoldersOptions
+from dense_prediction.data.formats.instance_masks import InstanceMasksOptions
 from dense_prediction.data.formats.voc import VocOptions
 from dense_prediction.data.formats.yolo import YoloOptions
 from dense_prediction.data.images import as_seen, open_picture, read, read_rgb, shown
@@ -216,6 +217,23 @@ def read_folders(folder: Path, random: Random) -> bool:
     return read_all(options, TASKS["semantic_segmentation"])
 
 
+def read_instance_masks(folder: Path, random: Random) -> bool:
+    numbers, files = random.choice([0, 1]), random.choice(["numbers", "files"])
+    for name in ("sub/ü", "._a"):
+        write(folder / "images" / f"{name}{random.choice(['.png', '.JPG', '.tif'])}", GREY, random)
+        place = f"masks/{name}.png" if files == "numbers" else f"masks/{name}/{numbers}.png"
+        mask = _mask(random)
+        write(folder / place, damaged(mask, random) if random.random() < 0.2 else mask, random)
+    options = InstanceMasksOptions(
+        path=str(folder),
+        images=dict.fromkeys(SPLITS, "images"),
+        masks=dict.fromkeys(SPLITS, "masks"),
+        objects=files,
+        bad_samples=random.choice(["skip", "refuse"]),
+    )
+    return read_all(options, TASKS[random.choice(options.tasks)])
+
+
 YOLO = {
     "data.yaml": "path: .\ntrain: train/images\nval: ../val.txt\nnames:\n  0: cat\n  1: dog\n",
     "val.txt": "train/images/a.png\r\ntrain/images/b c.png\n",
@@ -266,6 +284,7 @@ READERS: dict[str, Callable[[Path, Random], bool]] = {
     "coco_panoptic": read_coco_panoptic,
     "voc": read_voc,
     "folders": read_folders,
+    "instance_masks": read_instance_masks,
     "yolo": read_yolo,
     "datasets": read_datasets,
 }

@@ -15,8 +15,8 @@ from PIL import Image
 
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import CheckedSplit, Data
-from dense_prediction.data.row_splits import RowSplit
-from dense_prediction.data.rows import ObjectsReader, SemanticReader
+from dense_prediction.data.tables.row_splits import RowSplit
+from dense_prediction.data.tables.rows import ObjectsReader, SemanticReader
 from dense_prediction.evaluation.tasks import TASKS
 from dense_prediction.tasks import Task
 from fuzz_checks import read_all, read_split

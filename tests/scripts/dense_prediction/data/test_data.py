@@ -22,9 +22,9 @@ from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.formats.synthetic_shapes import ShapesSplit, SyntheticShapesOptions
 from dense_prediction.data.images import read_rgb
 from dense_prediction.data.loading import CheckedSplit, load_data
-from dense_prediction.data.row_splits import RowSplit
-from dense_prediction.data.rows import ObjectsReader, SemanticReader, decode_picture
 from dense_prediction.data.samples import IGNORE_INDEX, Sample
+from dense_prediction.data.tables.row_splits import RowSplit
+from dense_prediction.data.tables.rows import ObjectsReader, SemanticReader, decode_picture
 from dense_prediction.data.tensors import to_tensors
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS

@@ -17,11 +17,11 @@ from PIL import Image
 from dense_prediction.batches.options import TransformOptions
 from dense_prediction.batches.streams import EvaluationSet, TrainingStream, evaluation_loader, training_loader
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
-from dense_prediction.data import streaming
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
 from dense_prediction.data.samples import Sample
-from dense_prediction.data.streaming import KEPT_ROWS, Cursor
+from dense_prediction.data.tables import streaming
+from dense_prediction.data.tables.streaming import KEPT_ROWS, Cursor
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
 

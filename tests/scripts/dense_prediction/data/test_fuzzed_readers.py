@@ -13,7 +13,16 @@ from dense_prediction.errors import UserError
 from fuzz_readers import READERS, fuzz
 
 
-CASES = {"images": 300, "coco": 100, "coco_panoptic": 100, "voc": 60, "folders": 60, "yolo": 60, "datasets": 60}
+CASES = {
+    "images": 300,
+    "coco": 100,
+    "coco_panoptic": 100,
+    "voc": 60,
+    "folders": 60,
+    "instance_masks": 60,
+    "yolo": 60,
+    "datasets": 60,
+}
 
 
 def test_every_reader_is_run() -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.row_splits import RowSplit
-from dense_prediction.data.rows import SemanticReader
 from dense_prediction.data.samples import IGNORE_INDEX
+from dense_prediction.data.tables.row_splits import RowSplit
+from dense_prediction.data.tables.rows import SemanticReader
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe, resolve
 from test_data_folders import SEMANTIC, ade_recipe, voc_recipe, write_ade, write_picture, write_voc

@@ -11,7 +11,7 @@ from PIL import Image
 from dense_prediction.data.bad_samples import BadSample
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.rows import decode_picture
+from dense_prediction.data.tables.rows import decode_picture
 from dense_prediction.errors import UserError
 from test_data import CAT, DETECTION, IDS, IMAGE, OBJECT, SEMANTIC, labelled, png, rows_of, with_objects, write_parquet
 

@@ -10,8 +10,9 @@ from PIL import Image
 from dense_prediction.data.samples import IGNORE_INDEX
 from dense_prediction.drawing import pictures
 from dense_prediction.drawing.colors import class_color, object_color
-from dense_prediction.drawing.pages import comparison, with_legend
-from dense_prediction.drawing.pictures import Style
+from dense_prediction.drawing.pages import SHEET_CELL, comparison, contact_sheet, with_legend
+from dense_prediction.drawing.styles import Style
+from dense_prediction.drawing.tags import MOST_TAGGED, Tags
 from dense_prediction.evaluation.tasks import TASKS
 
 
@@ -174,3 +175,115 @@ def test_comparison_has_a_row_for_each_image_and_three_columns(task: str) -> Non
         assert middle[1] == middle[2] != (255, 255, 255)
     if task == "semantic_segmentation":
         assert middle[1] == class_color(2), "not mixed with the image, which stands beside it"
+
+
+Rectangle = tuple[float, float, float, float]
+
+
+@pytest.fixture
+def plates(monkeypatch: pytest.MonkeyPatch) -> list[Rectangle]:
+    """Where names are written."""
+    written: list[Rectangle] = []
+    monkeypatch.setattr(Tags, "write", lambda tags, place, *_: (written.append(place), tags.taken.append(place)))
+    return written
+
+
+def grid(count: int, side: int = 40) -> Annotation:
+    """Objects of class 1 in rows of ten."""
+    corners = torch.tensor([[60 * (place % 10), 60 * (place // 10)] for place in range(count)]).float() + 10
+    return {"boxes": torch.cat([corners, corners + side], dim=1), "labels": torch.ones(count, dtype=torch.int64)}
+
+
+def as_segments(annotation: Annotation) -> Annotation:
+    ids = torch.full((480, 640), -1)
+    for place, (left, top, right, bottom) in enumerate(annotation["boxes"].int().tolist()):
+        ids[top:bottom, left:right] = place
+    return {"segment_map": ids, "labels": annotation["labels"]}
+
+
+@pytest.mark.parametrize("kind", [dict, as_segments])
+def test_many_objects_and_those_of_the_only_class_have_no_names(kind: Any, plates: list[Rectangle]) -> None:
+    draw(black((640, 480)), kind(grid(MOST_TAGGED)), ["a", "b"])
+    assert len(plates) == MOST_TAGGED == 20
+    draw(black((640, 480)), kind(grid(MOST_TAGGED + 1)), ["a", "b"])
+    only = kind(grid(3))
+    draw(black((640, 480)), only | {"labels": torch.zeros(3, dtype=torch.int64)}, ["a"])
+    assert len(plates) == MOST_TAGGED
+
+
+def test_names_hide_neither_each_other_nor_small_objects(plates: list[Rectangle]) -> None:
+    """Of a crowd, as many as there is room for."""
+    places = torch.randint(0, 120, (MOST_TAGGED, 2), generator=torch.Generator().manual_seed(0)).float() + 40
+    annotation = {"boxes": torch.cat([places, places + 12], dim=1), "labels": torch.arange(MOST_TAGGED) % 3}
+    draw(black((640, 480)), annotation, LABELS)
+    assert 3 < len(plates) < MOST_TAGGED
+
+    def shared(one: Rectangle, other: Rectangle) -> float:
+        sides = [min(one[2 + axis], other[2 + axis]) - max(one[axis], other[axis]) for axis in (0, 1)]
+        return max(0.0, sides[0]) * max(0.0, sides[1])
+
+    for place, one in enumerate(plates):
+        assert 0 <= one[0] < one[2] <= 640 and 0 <= one[1] < one[3] <= 480
+        assert all(shared(one, other) == 0 for other in plates[place + 1 :])
+        assert all(shared(one, box) <= 0.3 * 12 * 12 for box in annotation["boxes"].tolist())
+
+
+def test_an_object_at_the_edge_has_its_name_inside_the_picture(plates: list[Rectangle]) -> None:
+    boxes = torch.tensor([[0, 0, 640, 480], [560, 440, 640, 480]]).float()
+    draw(black((640, 480)), {"boxes": boxes, "labels": torch.tensor([0, 1])}, LABELS)
+    assert len(plates) == 2
+
+
+@pytest.mark.parametrize("side", [3, 6, 12])
+def test_small_objects_are_outlined_and_not_covered(side: int) -> None:
+    left, top = 300, 200
+    white = Image.new("RGB", (640, 480), "white")
+    mask = torch.zeros(1, 480, 640, dtype=torch.bool)
+    mask[0, top : top + side, left : left + side] = True
+    boxes = torch.tensor([[left, top, left + side - 1, top + side - 1]]).float()
+    for extra in ({}, {"masks": mask}):
+        picture = np.array(draw(white, {"boxes": boxes, "labels": torch.tensor([1])} | extra, ["a", "b"]))
+        assert (picture[top : top + side, left : left + side] == 255).all(), "what is in it is seen as it is"
+        assert tuple(picture[top - 1, left]) == tuple(picture[top, left - 1]) == object_color(1)
+    ids = torch.where(mask[0], 0, 1)
+    drawn = np.array(draw(black((640, 480)), {"segment_map": ids, "labels": torch.tensor([1, 2])}, ["only"] * 3))
+    assert (drawn[top : top + side, left : left + side] != 255).any(-1).all(), "no border on a small segment"
+    assert (drawn[top - 1, left : left + side] == 255).all()
+
+
+def test_large_masks_are_tinted_and_have_no_box() -> None:
+    mask = torch.zeros(1, 480, 640, dtype=torch.bool)
+    mask[0, 100:300, 100:300] = mask[0, 300:400, 300:400] = True
+    annotation = {"boxes": torch.tensor([[100, 100, 400, 400]]).float(), "labels": torch.tensor([1]), "masks": mask}
+    picture = draw(black((640, 480)), annotation, ["a", "b"])
+    assert picture.getpixel((200, 200)) not in (BLACK, object_color(1))
+    assert picture.getpixel((399, 150)) == BLACK
+    empty = draw(black((640, 480)), annotation | {"masks": torch.zeros_like(mask)}, ["only", "one"])
+    assert empty.getpixel((400, 150)) == object_color(1), "what has no pixel has a box at least"
+
+
+def test_lines_are_thin_on_small_objects_of_large_pictures() -> None:
+    style = Style.for_size((4000, 3000))
+    assert style.line == 12
+    assert [style.for_object(side, side).line for side in (20, 60, 2000)] == [2, 6, 12]
+    assert [style.for_object(side, side).text for side in (20, 180, 2000)] == [11, 30, style.text]
+
+
+def test_boxes_are_seen_on_any_ground() -> None:
+    for ground in ("white", "black"):
+        box = torch.tensor([[100, 100, 300, 300]]).float()
+        for label in range(30):
+            annotation = {"boxes": box, "labels": torch.tensor([label])}
+            drawn = np.array(draw(Image.new("RGB", (640, 480), ground), annotation, ["x"] * 30)).astype(int)
+            difference = np.abs(drawn[200, 95:105] - drawn[200, 90]).max()
+            assert difference > 180, (ground, label)
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_a_contact_sheet_holds_pictures_of_every_size(task: str) -> None:
+    cells = [(black(size), left_and_right(task, size), f"folder/{size}.png") for size in SIZES]
+    sheet = contact_sheet(cells, LABELS, TASKS[task].draw)
+    assert sheet.width == 4 * (SHEET_CELL + 8)
+    assert sheet.height > SHEET_CELL
+    alone = contact_sheet(cells[:1], LABELS, TASKS[task].draw)
+    assert 200 + 8 <= alone.width < SHEET_CELL, "no wider than its widest picture and its caption"

@@ -15,11 +15,14 @@ from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.errors import UserError
+from dense_prediction.evaluation.tasks import TASKS
+from dense_prediction.evaluation.views import Viewer, keep_windows
 from dense_prediction.models.building import task_of, things_of
 from dense_prediction.models.heads import find_head, head_names
 from dense_prediction.models.options import HeadOptions
 from dense_prediction.models.saved_models import build_processor, padding_divisor, read_model
 from dense_prediction.prediction.trained_model import predict_image, prepare_image
+from dense_prediction.recipes.schema import EvaluationOptions
 from miniature_heads import FIELDS, HEADS_AND_TASKS, build
 from modeling_vit_comer import restore_heads
 
@@ -30,6 +33,7 @@ RESIZE = {
     "shortest_edge": {"evaluation_resize": "shortest_edge", "shortest_edges": [32, 64], "longest_edge": 90},
     "fixed": {"evaluation_resize": "fixed"},
 }
+WINDOWS: dict[str, Any] = {"window": (64, 64), "stride": (42, 42)}
 OPTIONS = PredictionOptions(things=frozenset({1, 2}), object_threshold=0.0)
 
 
@@ -84,6 +88,22 @@ def test_a_saved_model_predicts_the_same(name: str, task: str, backbone_file: Pa
             assert (actual["boxes"] <= torch.tensor([width, height, width, height])).all()
             assert len(actual["boxes"]) > 0
     assert restore_heads(again) == restore_heads(model)  # layers that run on the kernel
+
+
+def test_a_saved_model_looks_through_the_windows_that_it_was_measured_in(backbone_file: Path, tmp_path: Path) -> None:
+    model, views = build("upernet", "semantic_segmentation", backbone_file).eval(), EvaluationOptions(**WINDOWS)
+    processor = build_processor(HeadOptions(name="upernet"), transforms_for("none"))
+    image = draw_image(100, 150)
+    whole = predict_image(model, processor, image, OPTIONS)["semantic_map"]
+    keep_windows(processor, EvaluationOptions(**WINDOWS, flip=True, scales=[0.5, 1.0]))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    found = predict_image(*read_model(tmp_path, CPU), image, OPTIONS)["semantic_map"]
+    head, batch = find_head("upernet"), prepare_image(find_head("upernet"), processor, image, CPU)
+    with torch.no_grad():
+        (expected,) = Viewer(head, TASKS["semantic_segmentation"], views, OPTIONS).predict(model, batch)
+    assert torch.equal(found, expected["semantic_map"])
+    assert not torch.equal(found, whole)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])

@@ -166,7 +166,8 @@ def test_a_format_has_keys_of_its_own(recipe_file: Path) -> None:
     [
         (
             ["data.path=x", "data.annotations.train=a.json"],
-            "^unknown key 'data.annotations' for data.format=datasets; data.format=coco or coco_panoptic has it$",
+            "^unknown key 'data.annotations' for data.format=datasets; "
+            "data.format=coco or coco_panoptic or voc has it$",
         ),
         ([*FORMATS, "data.streaming=true"], "'data.streaming' for data.format=coco; data.format=datasets has it$"),
         (["data.box_format=xyxy"], "'data.box_format' for data.format=synthetic_shapes; data.format=datasets has it$"),
@@ -322,7 +323,8 @@ def test_every_key_is_described() -> None:
     assert all(field.description for field in fields.values())
     keys = [line.split()[0] for line in describe_keys().splitlines()]
     assert keys == list(dict.fromkeys(keys)) == list(fields)
-    assert "data.masks                            of coco_panoptic, folders: folder of the masks" in describe_keys()
+    formats = "of coco_panoptic, folders, instance_masks"
+    assert f"data.masks                            {formats}: folder of the masks" in describe_keys()
     assert "data.path                             folder of the data" in describe_keys()
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from dense_prediction.batches.streams import collate
 from dense_prediction.batches.transforms import EvaluationTransform, TrainingTransform
 from dense_prediction.data.formats.coco import CocoOptions
+from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
 from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.formats.folders import FoldersOptions
 from dense_prediction.data.loading import load_data
@@ -101,6 +102,21 @@ def write_coco(options: CocoOptions, root: Path) -> None:
         path.write_text(json.dumps(tree))
 
 
+def write_panoptic(options: CocoPanopticOptions, root: Path) -> None:
+    for split, annotations in options.annotations.items():
+        write_images(root / options.images[split], ["1.png", "2.png"], "RGB")
+        write_images(root / options.masks[split], ["1.png", "2.png"], "RGB")  # the colours 0 and 1 + 256 + 65536
+        segment = {"id": 0x010101, "category_id": 7, "area": 24 * 64, "iscrowd": 0, "bbox": [0, 0, 64, 24]}
+        tree = {
+            "images": [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in (1, 2)],
+            "annotations": [{"image_id": i, "file_name": f"{i}.png", "segments_info": [segment]} for i in (1, 2)],
+            "categories": [{"id": i + 1, "name": f"class {i}", "isthing": i % 2} for i in range(COCO_CLASSES)],
+        }
+        path = root / annotations
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(tree))
+
+
 def write_dataset(options: DatasetsOptions, root: Path) -> None:
     write_images(root / "files", ["image.png"], "RGB")
     write_images(root / "files", ["label.png"], "L")
@@ -115,7 +131,12 @@ def write_dataset(options: DatasetsOptions, root: Path) -> None:
 @pytest.fixture(scope="session")
 def root_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of a recipe's dataset, made once for all that describe it alike."""
-    write = {"folders": write_folders, "coco": write_coco, "datasets": write_dataset}
+    write = {
+        "folders": write_folders,
+        "coco": write_coco,
+        "coco_panoptic": write_panoptic,
+        "datasets": write_dataset,
+    }
     roots: dict[str, Path] = {}
 
     def find(options: DataOptions) -> Path:

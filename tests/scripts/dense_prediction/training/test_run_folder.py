@@ -9,6 +9,8 @@ import pytest
 import train
 from dense_prediction.errors import UserError
 from dense_prediction.recipes.loading import load_recipe
+from dense_prediction.recipes.runs import RECIPE
+from dense_prediction.reporting.files import REPORT_FILES
 from dense_prediction.training.resuming import find_checkpoint
 from dense_prediction.training.run_folder import MADE, MANIFEST, check_folder, claim, clear_output, made
 from scripts_in_process import last_error, run_script
@@ -154,7 +156,8 @@ def test_a_folder_of_the_version_before_can_be_cleared_in_two_goes(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is killed when what it is known by has gone."""
-    (output / MANIFEST).unlink()
+    for name in (MANIFEST, RECIPE, *REPORT_FILES):  # which that version did not write
+        (output / name).unlink()
     unlink = Path.unlink
 
     def die(path: Path, missing_ok: bool = False) -> None:

@@ -16,13 +16,13 @@ from zlib import crc32
 import datasets
 import torch
 
-from ..errors import UserError
-from ..seeds import mix
-from .bad_samples import BadSample, log_skipped, refuse_unless
-from .deep_pictures import Picture, Range
+from ...errors import UserError
+from ...seeds import mix
+from ..bad_samples import BadSample, log_skipped, refuse_unless
+from ..deep_pictures import Picture, Range
+from ..samples import Glance, Sample, Stream
+from ..tensors import to_tensors
 from .rows import UNREADABLE, Row, RowReader, row_file, row_name
-from .samples import Glance, Sample, Stream
-from .tensors import to_tensors
 
 
 KEPT_ROWS = 32

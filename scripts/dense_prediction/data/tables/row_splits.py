@@ -1,15 +1,16 @@
 """The splits of a dataset that the `datasets` library reads."""
 
+import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import datasets
 
-from ..errors import UserError
-from ..failures import NOT_TO_BE_HAD, cache_or_hub
-from .options import DataOptions
-from .rows import UNREADABLE, RowReader, Rows
-from .samples import Glance, Sample, Source, Stream, UncheckedSplit
+from ...errors import UserError
+from ...failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
+from ..options import DataOptions
+from ..samples import Glance, Sample, Source, Stream, UncheckedSplit
+from .rows import UNREADABLE, Row, RowReader, Rows, row_file
 from .streaming import StreamedSplit
 
 
@@ -29,8 +30,20 @@ class RowSplit:
         """What is annotated of a sample, whose picture stays where it is."""
         return self.reader.glance(self.annotations[index], f"sample {index} of {self.dataset.split}")
 
+    def picture_names(self) -> list[str]:
+        """What each picture is called; where its row does not say it, by what its file holds."""
+        column = self.reader.image_column
+        rows = self.dataset.select_columns([name for name in (column, "name") if name in self.dataset.column_names])
+        return [_name_of(row, column) for row in rows]
+
     def __getitem__(self, index: int) -> Sample:
         return self.reader.read(self.dataset[index], f"sample {index} of {self.dataset.split}", index)
+
+
+def _name_of(row: Row, image_column: str) -> str:
+    name, content = row_file(row, image_column), (row.get(image_column) or {}).get("bytes")
+    # A path of this machine is another one elsewhere.
+    return PurePath(name).name if name else hashlib.sha256(content or b"").hexdigest()
 
 
 def open_rows(
@@ -45,7 +58,7 @@ def open_rows(
     Raises:
         UserError: it cannot be read, or lacks a split, a column or class names.
     """
-    dataset = _load_dataset(options.path, streaming=buffer is not None)
+    dataset = load_rows(options.path, streaming=buffer is not None)
     train = _select(dataset, options, "train_split")
     if train.features is None:
         raise UserError(f"data.path={options.path}: its columns are not known before it is read: set streaming=false")
@@ -60,16 +73,21 @@ def open_rows(
     return Source(reader.labels, reader.things, open_split, reader.category_ids)
 
 
-def _load_dataset(path: str, streaming: bool) -> Mapping[str, Rows]:
+def load_rows(path: str, streaming: bool) -> Mapping[str, Rows]:
+    """All splits at a path, a folder or an id on the Hub.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir() and path.startswith((".", "/", "~")):
         raise UserError(f"data.path={path}: there is no folder {folder.absolute()}; set data.path=FOLDER")
     try:
-        with cache_or_hub(path) as is_offline:
+        with cache_or_hub(path):
             return datasets.load_dataset(str(folder) if folder.is_dir() else path, streaming=streaming)
     except UNREADABLE as error:
         # The cause names the file, where the error itself says that there was one.
-        reason = NOT_TO_BE_HAD if is_offline else " ".join(f"{error} {error.__cause__ or ''}".split())
+        reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(f"data.path={path}: neither a folder nor a Hub dataset that can be read: {reason}") from error
 
 

@@ -9,16 +9,16 @@ import numpy as np
 from datasets.utils.file_utils import xopen
 from PIL import Image
 
-from ..errors import UserError
-from .annotations.file_names import can_be_written
-from .annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
-from .annotations.numbers import whole_number
-from .annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
-from .bad_samples import BadSample
-from .deep_pictures import Picture
-from .images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
-from .options import DataOptions, ExifOrientation, it_has
-from .samples import Glance, Sample, new_sample
+from ...errors import UserError
+from ..annotations.file_names import can_be_written
+from ..annotations.instances import Instance, ObjectsOptions, instance_fields, is_left_out, spellings
+from ..annotations.numbers import whole_number
+from ..annotations.semantic_maps import SemanticIds, SemanticOptions, count_ids
+from ..bad_samples import BadSample
+from ..deep_pictures import Picture
+from ..images import NOT_SAID, AnnotatedSize, as_seen, open_picture, reason
+from ..options import DataOptions, ExifOrientation, it_has
+from ..samples import Glance, Sample, new_sample
 
 
 Row = dict[str, Any]

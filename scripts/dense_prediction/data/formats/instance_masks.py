@@ -1,0 +1,183 @@
+"""Instances of one class from masks that tell them apart: a number for each object, or a file for each.
+
+Numbers are those of Cellpose (https://cellpose.readthedocs.io/en/latest/train.html) and StarDist; files are those of
+the Data Science Bowl 2018 (https://www.kaggle.com/c/data-science-bowl-2018/data).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ...errors import UserError
+from ...options import FORBID_UNKNOWN
+from ...tasks import Task
+from ..annotations.file_names import is_litter
+from ..annotations.instances import Instance, box_round, instance_fields
+from ..bad_samples import BadSample
+from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_picture
+from ..samples import Glance, Sample, Source, new_sample
+from .folders import PairedOptions, images_below, names_below, pairs_of
+
+
+IMAGES, MASKS = "images", "masks"
+"""The folders of each picture where it has folders of its own."""
+
+OBJECT = "object"
+
+BACKGROUND = 0
+
+_WEIGHTS = np.array([65536, 256, 1], dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class InstanceMasksOptions(PairedOptions):
+    """Folders of images and of masks; the masks name no class, so that there is one."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
+
+    format: Literal["instance_masks"] = "instance_masks"
+    objects: Literal["numbers", "files"] = Field(
+        default="numbers",
+        description="a mask of an image numbers its objects, 0 being none; or each object is a file, in a folder that "
+        "is called as its image, or in masks/ beside images/",
+    )
+
+    def open(self, task: Task) -> Source:
+        """The folders that `images` and `masks` name for each split."""
+        labels = self.class_names([OBJECT])
+        if len(labels) > 1:
+            raise UserError(f"data.labels={labels}: masks that tell objects apart are of one class; name one")
+
+        def open_split(key: str) -> "InstanceMaskSplit":
+            pairs = pairs_of(self, key) if self.objects == "numbers" else _with_folders(self, key)
+            return InstanceMaskSplit(pairs, self.place("images", key), labels[0], "masks" in task.columns, self)
+
+        return Source(labels, frozenset({0}), open_split)
+
+
+class InstanceMaskSplit:
+    """Pairs of an image and what shows its objects, a mask or a folder of masks.
+
+    Args:
+        folder: of the images.
+        label: the one class.
+        masks: give the masks too, and not the boxes round them alone.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Path, Path]],
+        folder: Path,
+        label: str,
+        masks: bool,
+        options: InstanceMasksOptions,
+    ) -> None:
+        self.pairs, self.folder, self.label = pairs, folder, label
+        self.masks = masks
+        self.orientation = options.exif_orientation
+        self.objects_of = _numbered if options.objects == "numbers" else _in_files
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, place = self.pairs[index]
+        found = list(self.objects_of(place))
+        annotated = found[0][0].shape if found else _size_of(place)
+        image = read_picture(path, self.orientation, annotated)
+        size = image.height, image.width
+        for mask, name in found:
+            if mask.shape != size:
+                raise BadSample(f"{name} has height and width {mask.shape}, its image {path} has {size}")
+        instances = [self._instance(mask) for mask, _ in found]
+        return new_sample(image, str(path), index) | instance_fields(instances, size, str(path), "xyxy", self.masks)
+
+    def glance(self, index: int) -> Glance:
+        """How many objects there are."""
+        place = self.pairs[index][1]
+        count = len(_files(place)) if self.objects_of is _in_files else len(_present(_numbers(place)))
+        return Glance([self.label] * count)
+
+    def picture_names(self) -> list[str]:
+        """What each image is called below its folder."""
+        return names_below(self.folder, [image for image, _ in self.pairs])
+
+    def _instance(self, mask: np.ndarray) -> Instance:
+        return Instance(box_round(mask), 0, self.label, area=int(mask.sum()), mask=mask if self.masks else None)
+
+
+def _with_folders(options: InstanceMasksOptions, key: str) -> list[tuple[Path, Path]]:
+    """Each image with the folder of its masks."""
+    images, masks = options.place("images", key), options.place("masks", key)
+    found = images_below(images)
+    pairs = [(image, _folder_of(masks / image.relative_to(images))) for image in found]
+    if images == masks:  # in which the masks were found too
+        pairs = [(image, folder) for image, folder in pairs if os.path.isdir(folder)]
+    if found and not any(os.path.isdir(folder) for _, folder in pairs):
+        raise UserError(f"no image in {images} has a folder of masks in {masks}: {found[0].name} would have one")
+    return pairs
+
+
+def _folder_of(image: Path) -> Path:
+    """a/ID.png -> a/ID, and ID/images/x.png -> ID/masks."""
+    if image.parent.name == IMAGES and not os.path.isdir(image.with_suffix("")):
+        return image.parent.with_name(MASKS)
+    return image.with_suffix("")
+
+
+def _numbered(path: Path) -> Iterator[tuple[np.ndarray, str]]:
+    """The objects of a mask, each (H, W) bool, with what a message calls them."""
+    numbers = _numbers(path)
+    for number in _present(numbers):
+        yield numbers == number, str(path)
+
+
+def _in_files(folder: Path) -> Iterator[tuple[np.ndarray, str]]:
+    """The same of a folder of masks; one without a pixel shows nothing."""
+    for file in _files(folder):
+        mask = _numbers(file) != BACKGROUND
+        if mask.any():
+            yield mask, str(file)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(name for name in os.listdir(folder) if is_picture_name(name) and not is_litter(name))
+    except OSError as error:
+        raise BadSample(f"{folder}, the folder of the masks, cannot be read: {error.strerror}") from error
+    return [folder / name for name in names]
+
+
+def _size_of(place: Path) -> AnnotatedSize:
+    """Height and width of a mask without objects; nothing where there is none."""
+    if os.path.isdir(place):
+        return NOT_SAID
+    height, width = _numbers(place).shape
+    return height, width
+
+
+def _present(numbers: np.ndarray) -> list[int]:
+    """Those of the objects."""
+    return [number for number in np.unique(numbers).tolist() if number != BACKGROUND]
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """(H, W) of whole numbers, with all bits that the file has; colours are numbers too, and black is none.
+
+    Raises:
+        BadSample: it cannot be read, or holds no whole numbers.
+    """
+    mask = read(path)
+    numbers = np.array(mask)
+    if numbers.ndim == 3:
+        return colours(mask, str(path)).astype(np.int64) @ _WEIGHTS
+    if numbers.dtype.kind == "f" and np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all():
+        numbers = numbers.astype(np.int64)  # TIFFs of Fiji
+    if numbers.dtype.kind not in "biu":
+        raise BadSample(f"{path}: the mask holds {numbers.dtype} values, expected whole numbers")
+    return numbers

@@ -34,7 +34,7 @@ from .models.building import build_model, queries_of
 from .models.head import Head
 from .models.heads import find_head
 from .models.saved_models import build_processor, padding_divisor
-from .models.warm_start import start_from
+from .models.warm_start import check_checkpoint, start_from
 from .recipes.schema import Recipe
 
 
@@ -139,6 +139,8 @@ class Experiment:
     def _check_model(self) -> None:
         """Find what is wrong of backbone and head before the data are read, which may take minutes."""
         backbone = build_skeleton(self.recipe.backbone, self.head.out_features)
+        if self.recipe.head.checkpoint is not None:
+            check_checkpoint(self.head, self.recipe.head.checkpoint)
         with torch.device("meta"):
             build_model(self.recipe.head, backbone, ["one class", "another"], self.task)
 

@@ -17,6 +17,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
 import dense_prediction
+from dense_prediction import experiment
 from dense_prediction.batches.types import PredictionOptions
 from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.loading import Data, load_data
@@ -241,6 +242,22 @@ MISTAKES = {
 def test_mistakes_end_in_one_line(
     models: Folders, recipes: Folders, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    task = "semantic_segmentation"
+    assert run_script(evaluate, recipes[task], "--model", models[task], *arguments) == 1
+    assert message in last_error(capsys)
+
+
+@pytest.mark.parametrize("name", ["mean", "no test split"])
+def test_what_a_recipe_alone_tells_is_said_before_the_data_are_read(
+    name: str,
+    models: Folders,
+    recipes: Folders,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    no_split = (["--split", "test", "data.test_split=null"], "the recipe names no test split; set data.test_split")
+    arguments, message = (MISTAKES | {"no test split": no_split})[name]
+    monkeypatch.setattr(experiment, "load_data", lambda *arguments: pytest.fail("the data are read"))
     task = "semantic_segmentation"
     assert run_script(evaluate, recipes[task], "--model", models[task], *arguments) == 1
     assert message in last_error(capsys)

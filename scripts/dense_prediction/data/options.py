@@ -131,6 +131,15 @@ class SplitPlaces(DataOptions):
             raise UserError(f"data.{field}.{name}={places[name]}: {path.absolute()} does not exist")
         return path
 
+    def check_places(self, *fields: str) -> None:
+        """Find out, before a file is read that may take long, that every split has a place in each of these fields."""
+        keys = ["train_split"]
+        keys += ["validation_split"] if self.validation_share is None else []
+        keys += ["test_split"] if self.test_split is not None else []
+        for key in keys:
+            for field in fields:
+                self.place(field, key)
+
 
 def some(names: Sequence[object], most: int = 20) -> str:
     """`a, b and 60 more`: the first ones, and how many others there are."""

@@ -20,6 +20,7 @@ from modeling_vit_comer.presets import preset_path
 from modeling_vit_comer.trunk import MODEL_TYPES, TIMM, Trunk
 
 from ..errors import UserError
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from ..options import merge
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import check_fields, encoder_of
@@ -30,6 +31,11 @@ from .options import BackboneOptions
 _logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
+
+OTHER_TRUNKS = (
+    "connect to it, or give backbone.trunk=FILE|FOLDER|HUB_ID: the safetensors file of a plain ViT, a folder with one "
+    "or with a model of timm or transformers, or a name whose files are in the cache"
+)
 
 _NO_FIELDS = ("model_type", "out_features", "out_indices")
 """What a backbone's config takes beside its fields."""
@@ -65,12 +71,21 @@ def build_skeleton(recipe: BackboneOptions, out_features: list[str] | None = Non
     overrides, weights = _overrides(recipe, out_features), recipe.trunk_weights
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"backbone.trunk_weights: cannot read {Path(weights).resolve()}: there is no such file")
+    if recipe.trunk is not None:
+        _check_trunk_offline(recipe, overrides)
     with torch.device("meta"):
         if recipe.trunk is not None:
             return _from_trunk(recipe, overrides, pretrained=False)
         if recipe.config is not None:
             return AutoBackbone.from_config(_config_from_file(recipe.config, overrides))
         return AutoBackbone.from_config(_config_from_checkpoint(cast(str, recipe.checkpoint), overrides))
+
+
+def _check_trunk_offline(recipe: BackboneOptions, overrides: Fields) -> None:
+    """Without the Hub, find out before the data are read whether the cache has the weights of the trunk."""
+    with cache_or_hub(recipe.trunk) as is_offline:
+        if is_offline:
+            _from_trunk(recipe, overrides)
 
 
 def load_trunk_weights(backbone: PreTrainedModel, path: Path) -> None:
@@ -109,11 +124,14 @@ def _from_trunk(recipe: BackboneOptions, overrides: Fields, **arguments: bool) -
     model_class = _class_for(CONFIG_MAPPING[fields.pop("model_type")])
     if not hasattr(model_class, "from_trunk"):
         raise UserError(f"backbone.trunk={recipe.trunk}: a {model_class.__name__} has no trunk")
-    try:
-        return model_class.from_trunk(recipe.trunk, **arguments, **fields)
-    # An unknown or missing name, weights that do not fit, a wrong field of the config.
-    except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
+    with cache_or_hub(recipe.trunk):
+        try:
+            return model_class.from_trunk(recipe.trunk, **arguments, **fields)
+        # An unknown or missing name, weights that do not fit, a wrong field of the config.
+        except (OSError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
+            if is_unreached(error):
+                raise UserError(f"backbone.trunk={recipe.trunk}: {NOT_TO_BE_HAD}; {OTHER_TRUNKS}") from error
+            raise UserError(f"backbone.trunk={recipe.trunk}: {' '.join(str(error).split())}") from error
 
 
 def _config_from_file(config: str, overrides: Fields) -> PreTrainedConfig:
@@ -195,7 +213,10 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
     # Not AutoBackbone, whose from_pretrained asks the Hub whether the repository exists even for a folder.
     load = partial(_class_for(type(config)).from_pretrained, config=config, dtype=torch.float32)
     try:
-        return load(checkpoint) if _is_backbone(saved) else load(None, state_dict=backbone_weights(checkpoint, saved))
+        with cache_or_hub(checkpoint):
+            if _is_backbone(saved):
+                return load(checkpoint)
+            return load(None, state_dict=backbone_weights(checkpoint, saved))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.checkpoint={checkpoint}: its weights cannot be loaded: {reason}") from error
@@ -203,11 +224,12 @@ def _from_checkpoint(checkpoint: str, overrides: Fields) -> PreTrainedModel:
 
 def _saved_config(checkpoint: str) -> PreTrainedConfig:
     """Of a backbone, or of a trained model with one."""
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
+    with cache_or_hub(checkpoint):
+        try:
+            config = AutoConfig.from_pretrained(checkpoint)
+        except (OSError, ValueError, KeyError) as error:
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
+            raise UserError(f"backbone.checkpoint={checkpoint}: no config can be read there: {reason}") from error
     if not _is_backbone(config) and known_head(config) is None:
         raise UserError(
             f"backbone.checkpoint={checkpoint} is a {config.model_type}: give the folder or Hub id of a backbone, or "

@@ -17,6 +17,7 @@ from ..atomic_files import replace_folder
 from ..batches.options import TransformOptions
 from ..data.deep_pictures import Range
 from ..errors import UserError
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from . import simple_feature_pyramid  # noqa: F401, registers the baseline
 from .building import make_ready
 from .head import Head
@@ -57,15 +58,17 @@ def read_model(source: str | Path, device: torch.device) -> tuple[PreTrainedMode
     """
     if not _may_be_repository(source) and not (Path(source) / "config.json").is_file():
         raise UserError(f"{source} is no model folder: it has no config.json (training writes OUTPUT/best_model)")
-    try:
-        config = AutoConfig.from_pretrained(source)
-        model_class = _model_class(source, config.architectures or [])
-        model = model_class.from_pretrained(source, config=config)
-        model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` in a type that forgets its `self`
-        make_ready(model)
-        return model, AutoImageProcessor.from_pretrained(source)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"cannot load the model in {source}: {' '.join(str(error).split())}") from error
+    with cache_or_hub(source):
+        try:
+            config = AutoConfig.from_pretrained(source)
+            model_class = _model_class(source, config.architectures or [])
+            model = model_class.from_pretrained(source, config=config)
+            model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` in a type without `self`
+            make_ready(model)
+            return model, AutoImageProcessor.from_pretrained(source)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
+            raise UserError(f"cannot load the model in {source}: {reason}") from error
 
 
 def _may_be_repository(source: str | Path) -> bool:

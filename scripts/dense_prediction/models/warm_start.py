@@ -2,15 +2,17 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
+from ..failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from .building import labels_of
 from .head import Head
 
@@ -82,18 +84,38 @@ def start_from(model: PreTrainedModel, head: Head, checkpoint: str) -> Taken:
     return taken
 
 
-def _read(head: Head, checkpoint: str) -> PreTrainedModel:
-    try:
+def check_checkpoint(head: Head, checkpoint: str) -> PreTrainedConfig:
+    """The config of a trained model, which is of the same head.
+
+    Raises:
+        UserError: there is none, or it is of another head.
+    """
+    with _refused(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint)
-        if config.model_type != head.config_class.model_type:
-            raise UserError(
-                f"head.checkpoint={checkpoint} is a {config.model_type}, and head.name is that of a "
-                f"{head.config_class.model_type}: give a trained model of the same head"
-            )
+    if config.model_type != head.config_class.model_type:
+        raise UserError(
+            f"head.checkpoint={checkpoint} is a {config.model_type}, and head.name is that of a "
+            f"{head.config_class.model_type}: give a trained model of the same head"
+        )
+    return config
+
+
+def _read(head: Head, checkpoint: str) -> PreTrainedModel:
+    config = check_checkpoint(head, checkpoint)
+    with _refused(checkpoint):
         return head.model_class.from_pretrained(checkpoint, config=config, dtype=torch.float32)
-    # No such repository or folder, an unknown model, damaged weights, or a package that its backbone needs.
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UserError(f"head.checkpoint={checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _refused(checkpoint: str) -> Iterator[None]:
+    """Say it in one line if there is no such repository or folder, or nothing that can be loaded."""
+    with cache_or_hub(checkpoint):
+        try:
+            yield
+        # An unknown model, damaged weights, or a package that its backbone needs.
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(str(error).split())
+            raise UserError(f"head.checkpoint={checkpoint} cannot be loaded: {reason}") from error
 
 
 def _learnt(model: PreTrainedModel, head: Head) -> Tensors:

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -45,14 +45,15 @@ class Measurement:
 
     def __init__(self, recipe: Recipe, model: str | Path, split: str = "validation") -> None:
         check_views(find_task(recipe.task), recipe.evaluation)
+        check_split(recipe, split)
         self.recipe, self.model, self.split = recipe, model_in(model), split
         self.accelerator = start_accelerator(recipe.training.mixed_precision)
         self._network, processor = read_model(self.model, self.accelerator.device)
+        # Before the data are read, which may take long.
+        check_normalization(processor, recipe)
         recipe = with_intensity_of(processor, recipe)
         self.experiment = Experiment(recipe, head_of(self._network))
         check_fits(self._network, self.experiment.data, self.experiment.task)
-        check_normalization(processor, recipe)
-        self._samples()  # which may not be there
         self.experiment.look_at_data(f"{split}_split")
         self.experiment.warn_of_limits(self._network)
         self.recipe = self.experiment.recipe
@@ -67,13 +68,9 @@ class Measurement:
 
     def _samples(self) -> Split:
         data = self.experiment.data
-        if self.split not in ("validation", "test"):
-            raise UserError(f"split={self.split}: choose validation or test, whose names the recipe says")
-        if self.split == "validation":
-            return data.validation
-        if data.test is None:
-            raise UserError("--split test: the recipe names no test split; set data.test_split=NAME")
-        return data.test
+        return cast(
+            Split, data.validation if self.split == "validation" else data.test
+        )  # `check_split` has seen to it
 
     def _measure(self, samples: Split) -> Numbers:
         try:
@@ -112,6 +109,18 @@ class Measurement:
             "metrics": self.numbers,
             "confusion": None if self.confusion is None else self.confusion.plain(),
         }
+
+
+def check_split(recipe: Recipe, split: str) -> None:
+    """Refuse a split that the recipe does not name.
+
+    Raises:
+        UserError: for it.
+    """
+    if split not in ("validation", "test"):
+        raise UserError(f"split={split}: choose validation or test, whose names the recipe says")
+    if split == "test" and recipe.data.test_split is None:
+        raise UserError("--split test: the recipe names no test split; set data.test_split=NAME")
 
 
 def with_intensity_of(processor: BaseImageProcessor, recipe: Recipe) -> Recipe:

@@ -26,6 +26,7 @@ class CocoOptions(CocoJsonOptions):
 
     def open(self, task: Task) -> Source:
         """The JSON files that `annotations` names for each split, with the folders of `images`."""
+        self.check_places("annotations", "images")
         train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples)
         labels = coco_labels(self, train)
 

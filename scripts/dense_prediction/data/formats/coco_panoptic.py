@@ -34,6 +34,7 @@ class CocoPanopticOptions(CocoJsonOptions):
 
     def open(self, task: Task) -> Source:
         """The JSON files of `annotations`, with the folders of `images` and of the PNGs, `masks`."""
+        self.check_places("annotations", "images", "masks")
         train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples, SEGMENTS)
         labels = coco_labels(self, train)
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 import datasets
 
 from ...errors import UserError
+from ...failures import NOT_TO_BE_HAD, cache_or_hub, is_unreached
 from ..options import DataOptions
 from ..samples import Glance, Sample, Source, Stream, UncheckedSplit
 from .rows import UNREADABLE, Row, RowReader, Rows, row_file
@@ -82,10 +83,11 @@ def load_rows(path: str, streaming: bool) -> Mapping[str, Rows]:
     if not folder.is_dir() and path.startswith((".", "/", "~")):
         raise UserError(f"data.path={path}: there is no folder {folder.absolute()}; set data.path=FOLDER")
     try:
-        return datasets.load_dataset(str(folder) if folder.is_dir() else path, streaming=streaming)
+        with cache_or_hub(path):
+            return datasets.load_dataset(str(folder) if folder.is_dir() else path, streaming=streaming)
     except UNREADABLE as error:
         # The cause names the file, where the error itself says that there was one.
-        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        reason = NOT_TO_BE_HAD if is_unreached(error) else " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(f"data.path={path}: neither a folder nor a Hub dataset that can be read: {reason}") from error
 
 

@@ -13,6 +13,7 @@ from torchvision.ops import masks_to_boxes
 
 from dense_prediction.data.annotations.coco_masks import run_lengths
 from dense_prediction.data.bad_samples import BadSample
+from dense_prediction.data.formats import coco
 from dense_prediction.data.formats.coco import CocoOptions
 from dense_prediction.data.formats.coco_json import PackedRecords
 from dense_prediction.data.formats.coco_panoptic import CocoPanopticOptions
@@ -252,6 +253,19 @@ def test_places_that_are_wrong(tmp_path: Path, fields: dict[str, Any], message: 
     write_coco(tmp_path, ANNOTATIONS)
     with pytest.raises(UserError, match=message):
         load_data(recipe_of(tmp_path, **fields), DETECTION)
+
+
+def test_the_places_of_all_splits_are_found_before_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_coco(tmp_path, ANNOTATIONS)
+    monkeypatch.setattr(coco, "CocoFile", lambda *arguments: pytest.fail("a file is read"))
+    for fields, message in (
+        ({"validation_split": "val"}, "data.validation_split=val: data.annotations says no place"),
+        ({"test_split": "test"}, "data.test_split=test: data.annotations says no place"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_data(recipe_of(tmp_path, **fields), DETECTION)
 
 
 def test_run_lengths_are_those_of_pycocotools() -> None:

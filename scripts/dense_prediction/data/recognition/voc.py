@@ -70,9 +70,15 @@ def _boxes_of_lists(survey: Survey, root: str, lists: Mapping[str, str]) -> Cand
     folder = survey.root / root
     stems = {split: read_stems(folder / LISTS / "Main" / f"{name}.txt", folder) for split, name in lists.items()}
     counts: dict[str, int | None] = {split: len(names) for split, names in stems.items()}
-    names = _categories(survey, [join(root, f"{BOXES}/{stem}.xml") for each in stems.values() for stem in each])
+    names = _categories(survey, _that_are_there(survey, join(root, BOXES), stems, ".xml"))
     data = {"path": str(folder), "format": "voc", "labels": names} | _list_keys(lists)
     return _boxes(data, f"{join(root, LISTS)}/Main, {in_words(counts)}", names)
+
+
+def _that_are_there(survey: Survey, folder: str, stems: Mapping[str, Iterable[str]], ending: str) -> list[str]:
+    """The files that lists name, as far as the folder holds them: a list may name what no file can be called."""
+    known = set(survey.folders[folder])
+    return [join(folder, name) for each in stems.values() for stem in each if (name := f"{stem}{ending}") in known]
 
 
 def _list_keys(lists: Mapping[str, str]) -> dict[str, Any]:
@@ -88,11 +94,11 @@ def _masks_of_lists(survey: Survey, root: str, lists: Mapping[str, str]) -> Cand
     if not any((folder / IMAGES).is_dir() for _ in lists):
         missing = f"there is no folder {join(root, IMAGES)} of the pictures: export them with the masks"
         return Candidate("voc", f"{TITLE} masks", words=in_words(counts), missing=missing)
-    paths = [folder / MASKS / f"{stem}.png" for each in stems.values() for stem in each]
     if folder.name.startswith("VOC20") and find_class_file(survey) is None:
         classes = Classes(list(VOC_CLASSES), words=", which VOC has")
     else:
-        classes = classes_of(survey, [path for path in paths if path.is_file()])
+        paths = _that_are_there(survey, join(root, MASKS), stems, ".png")
+        classes = classes_of(survey, [survey.root / path for path in paths])
     return classes.candidate("voc", f"{TITLE} masks", {"path": str(folder)} | _list_keys(lists), in_words(counts))
 
 

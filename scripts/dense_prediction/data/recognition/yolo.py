@@ -163,7 +163,7 @@ def _below(survey: Survey, folder: str) -> list[Path]:
 
 def _are_objects(pictures: Sequence[Path]) -> bool:
     """Whether the text files hold objects, and are no texts about the pictures."""
-    files = [file for picture in pictures if (file := label_file(picture)).is_file()][:LOOKED_AT]
+    files = [file for picture in pictures if os.path.isfile(file := label_file(picture))][:LOOKED_AT]
     return any(_lines(file) for file in files) and all(_is_readable(file) for file in files[:5])
 
 
@@ -186,5 +186,5 @@ def _lines(file: Path) -> list[str]:
 def _count_shapes(pictures: Sequence[Path]) -> tuple[int, int]:
     """Boxes and polygons in some of the text files."""
     files = [label_file(picture) for picture in pictures[:: max(1, len(pictures) // LOOKED_AT)]]
-    lengths = [len(line.split()) - 1 for file in files if file.is_file() for line in _lines(file)]
+    lengths = [len(line.split()) - 1 for file in files if os.path.isfile(file) for line in _lines(file)]
     return sum(length == BOX for length in lengths), sum(length > BOX for length in lengths)

@@ -15,6 +15,7 @@ from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.held_back import hold_back, source_of
 from dense_prediction.data.loading import load_data
+from dense_prediction.data.row_splits import _name_of
 from dense_prediction.data.samples import Sample
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
@@ -124,6 +125,7 @@ def test_a_split_of_a_recipe(tmp_path: Path) -> None:
         {split[index]["name"] for index in range(len(split))} for split in (data.train, data.validation)
     )
     assert len(learnt) + len(measured) == 30 and not learnt & measured
+    assert len(measured) < len(learnt)
     assert data.train.glance is not None and data.train.glance(0).name.endswith(
         Path(data.train[0]["name"]).stem + ".png"
     )
@@ -157,6 +159,11 @@ def test_without_it_nothing_changes(tmp_path: Path) -> None:
 def test_a_format_without_names() -> None:
     data = load_data(SyntheticShapesOptions(validation_share=0.1), SEMANTIC)
     assert len(data.train) + len(data.validation) == 4000 and 300 < len(data.validation) < 500
+
+
+def test_the_file_of_a_row_is_elsewhere_on_another_machine() -> None:
+    rows = [{"image": {"path": f"{folder}/1.png", "bytes": None}} for folder in ("/home/a", "/mnt/b")]
+    assert {_name_of(row, "image") for row in rows} == {"1.png"}
 
 
 def test_rows_by_their_files_or_their_contents(tmp_path: Path) -> None:

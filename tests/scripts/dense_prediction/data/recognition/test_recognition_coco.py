@@ -20,7 +20,8 @@ def coco_2017(folder: Path) -> None:
     for split in ("train2017", "val2017"):
         draw(folder / split / f"{split}.jpg")
         write(folder / "annotations" / f"instances_{split}.json", coco([f"{split}.jpg"]))
-        write(folder / "annotations" / f"person_keypoints_{split}.json", coco([f"{split}.jpg"], ["person"]))
+        for kind in ("densepose", "person_keypoints"):
+            write(folder / "annotations" / f"{kind}_{split}.json", coco([f"{split}.jpg"], ["person"]))
         write(folder / "annotations" / f"captions_{split}.json", '{"images": [], "annotations": []}')
 
 

@@ -37,6 +37,16 @@ def test_the_lists_are_the_splits(tmp_path: Path) -> None:
     assert data.train[0]["boxes"].tolist() == CORNERS
 
 
+def test_lists_that_name_what_no_file_is_called(tmp_path: Path) -> None:
+    """They are looked up, and met again when their samples are read."""
+    voc(tmp_path, LISTS)
+    write(tmp_path.parent / "outside.xml", xml("a.jpg", "elsewhere"))
+    for kind in ("Main", "Segmentation"):
+        write(tmp_path / "ImageSets" / kind / "train.txt", f"a\n{'9' * 5000}\na\0b\n../../outside\n")
+    assert found_in(tmp_path).data["labels"] == ["dog"]
+    assert found_in(tmp_path, "semantic_segmentation").data["labels"] == ["background", "foreground"]
+
+
 def test_trainval_where_nothing_else_is_learnt(tmp_path: Path) -> None:
     voc(tmp_path, {"trainval": "abc"})
     found = found_in(tmp_path)

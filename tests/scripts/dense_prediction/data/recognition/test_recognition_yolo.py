@@ -121,6 +121,13 @@ def test_polygons_serve_instances_and_boxes_do_not(tmp_path: Path) -> None:
     assert opened(found, "instance_segmentation").train[0]["masks"].sum() == 200
 
 
+def test_lists_that_name_what_no_file_is_called(tmp_path: Path) -> None:
+    ultralytics(tmp_path)
+    write(tmp_path / "coco8.yaml", "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    write(tmp_path / "train.txt", f"images/train/train_a.jpg\n{'9' * 5000}.jpg\n")
+    assert "train 2 and validation 2 pictures" in found_in(tmp_path).words
+
+
 def test_what_is_missing(tmp_path: Path) -> None:
     plain(tmp_path)
     (tmp_path / "classes.txt").unlink()

@@ -13,6 +13,7 @@ import evaluate
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 from transformers import PreTrainedModel
 
@@ -104,6 +105,12 @@ def test_the_numbers_are_those_of_the_predictions(
     assert f"{SAMPLES} pictures" in shown
     assert to_table(expected) in shown
     assert str(output) in shown
+    confusion = metric.confusion()
+    assert written["confusion"] == json.loads(json.dumps(confusion.plain()))
+    assert str(output.with_suffix(".confusion.png")) in shown
+    assert Image.open(output.with_suffix(".confusion.png")).width > 100
+    for mistake in confusion.mistakes()[:5]:
+        assert f"{mistake.true} -> {mistake.found}: {mistake.amount:,} {confusion.unit}" in shown
 
 
 def test_a_run_needs_nothing_else(

@@ -1,5 +1,6 @@
 """scripts/predict.py as a user runs it: images of every kind and size, overlays, JSON, and what goes wrong."""
 
+import csv
 import json
 import re
 import shutil
@@ -28,6 +29,7 @@ from dense_prediction.models.heads import find_head
 from dense_prediction.models.options import BackboneOptions, HeadOptions
 from dense_prediction.models.saved_models import build_processor, read_model
 from dense_prediction.prediction import trained_model
+from dense_prediction.prediction.found_tables import label_image
 from dense_prediction.prediction.image_files import find_images, output_stems, read_image
 from dense_prediction.prediction.trained_model import predict_image
 from miniature_heads import FIELDS, LABELS
@@ -72,7 +74,9 @@ def test_every_task_on_small_and_large_images(
 ) -> None:
     path = save_image(tmp_path / "photo.jpg", *size)
     assert run_script(predict, models[task], path, *EVERYTHING) == 0
-    assert names_in(tmp_path) == ["photo.jpg", "photo.overlay.png", "photo.prediction.json"]
+    tables = ["predicted_classes.csv"] + (["predicted_objects.csv"] if task != "semantic_segmentation" else [])
+    ids = ["photo.labels.png"] if task != "object_detection" else []
+    assert names_in(tmp_path) == ["photo.jpg", *ids, "photo.overlay.png", "photo.prediction.json", *tables]
     loaded, processor = read_model(models[task], torch.device("cpu"))
     options = PredictionOptions(object_threshold=0, things=frozenset({1, 2}))
     found = predict_image(loaded, processor, read_image(path), options)
@@ -96,14 +100,16 @@ def test_a_folder_again_and_elsewhere(model: Path, tmp_path: Path, capsys: pytes
     for _ in range(2):  # the overlays of the first time are no images of the second
         assert run_script(predict, model, images) == 0
     stems = ["frame_10", "frame_2", "same.jpg", "same.png"]
-    written = [stem + suffix for stem in stems for suffix in (".overlay.png", ".prediction.json")]
+    written = [stem + suffix for stem in stems for suffix in (".labels.png", ".overlay.png", ".prediction.json")]
+    written.append("predicted_classes.csv")
     assert names_in(images) == sorted([*written, "frame_10.png", "frame_2.png", "notes.txt", "same.jpg", "same.png"])
     assert (images / "same.png").read_bytes() == untouched
     capsys.readouterr()
     assert run_script(predict, model, images, "--output", output) == 0
     assert names_in(output) == sorted(written)
     order = ["frame_2", "frame_10", "same.jpg", "same.png"]
-    assert capsys.readouterr().out.split() == [str(output / f"{stem}.overlay.png") for stem in order]
+    printed = [*(f"{stem}.overlay.png" for stem in order), "predicted_classes.csv"]
+    assert capsys.readouterr().out.split() == [str(output / name) for name in printed]
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_done(
@@ -115,7 +121,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_done(
     save_image(tmp_path / "tiny.png", 20, 40)
     assert run_script(predict, model, tmp_path) == 1
     said = capsys.readouterr()
-    assert said.out.split() == [str(tmp_path / "c.overlay.png")]
+    assert said.out.split() == [str(tmp_path / "c.overlay.png"), str(tmp_path / "predicted_classes.csv")]
     lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert [line.split("as an image")[0] for line in lines[:2]] == [
         f"error: cannot read {tmp_path / name} " for name in ("a.png", "b.png")
@@ -390,6 +396,94 @@ def test_images_that_a_file_does_not_tell_apart_are_refused(
     assert "would both be a.png of" in refused(["a.png"])
     assert run_script(predict, model, images, "--annotations", tmp_path / "a.json") == 1
     assert "--annotations needs --output FOLDER" in last_error(capsys)
+
+
+# Tables and images of ids
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("task", HEAD_OF_TASK)
+def test_tables_and_ids_say_what_the_json_says(task: str, models: dict[str, Path], tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "found"
+    images.mkdir()
+    for name in ("a, b.png", "c.png"):
+        save_image(images / name, 61, 37)
+    assert run_script(predict, models[task], images, "--output", output, *EVERYTHING) == 0
+    classes, objects = rows_of(output / "predicted_classes.csv"), []
+    for name in ("a, b", "c"):
+        found = json.loads((output / f"{name}.prediction.json").read_text())["annotations"]
+        picture = str(images / f"{name}.png")
+        own = {row["class"]: row for row in classes if row["picture"] == picture}
+        assert list(own) == LABELS, "also those of which nothing was found"
+        for label, row in own.items():
+            areas = [
+                each.get("area") or each["bbox"][2] * each["bbox"][3] for each in found if each["category"] == label
+            ]
+            assert row["count"] == ("" if task == "semantic_segmentation" else str(len(areas)))
+            assert float(row["area"]) == pytest.approx(sum(areas), abs=0.5)
+            assert float(row["share"]) == pytest.approx(float(row["area"]) / (61 * 37), abs=1e-6)
+        objects += [(picture, str(place), each) for place, each in enumerate(found, start=1)]
+        if task != "object_detection":
+            ids = np.array(Image.open(output / f"{name}.labels.png"))
+            assert ids.shape == (37, 61) and ids.dtype == np.uint8
+            for place, each in reversed(list(enumerate(found, start=1))):
+                value = each["category_id"] if task == "semantic_segmentation" else place
+                inside = decode(each).numpy()
+                assert set(np.unique(ids[inside])) <= {value, *range(place)}, "its own id, or a better object's"
+                assert not (ids[~inside] == value).any()
+    if task == "semantic_segmentation":
+        assert not (output / "predicted_objects.csv").exists()
+        return
+    rows = rows_of(output / "predicted_objects.csv")
+    assert [(row["picture"], row["id"], row["class"]) for row in rows] == [
+        (picture, place, each["category"]) for picture, place, each in objects
+    ]
+    for row, (_, _, each) in zip(rows, objects, strict=True):
+        assert float(row["score"]) == each["score"]
+        box = [float(row[side]) for side in ("x", "y", "width", "height")]
+        assert box == each.get("bbox", box) and all(0 <= side <= 61 for side in box)
+
+
+def test_a_person_says_what_is_written(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_image(tmp_path / "a.png")
+    model, output = models["instance_segmentation"], tmp_path / "found"
+    tables = ["predicted_classes.csv", "predicted_objects.csv"]
+    written = {"csv": tables, "labels": ["a.labels.png"], "json,overlay": ["a.overlay.png", "a.prediction.json"]}
+    for kinds, names in written.items():
+        assert run_script(predict, model, path, "--output", output, "--write", kinds) == 0
+        assert names_in(output) == names
+        shutil.rmtree(output)
+    capsys.readouterr()
+    assert run_script(predict, model, path, "--write", "csv,pdf") == 1
+    assert "there is no 'pdf', choose from overlay, json, labels, csv" in last_error(capsys)
+
+
+def test_many_objects_have_ids_of_sixteen_bits(tmp_path: Path) -> None:
+    masks = torch.zeros(300, 20, 30, dtype=torch.bool)
+    masks[torch.arange(300), torch.arange(300) // 30, torch.arange(300) % 30] = True
+    masks[7] |= masks[3]
+    label_image({"masks": masks}, [1]).save(tmp_path / "ids.png")
+    ids = np.array(Image.open(tmp_path / "ids.png"))
+    assert ids.dtype.itemsize >= 2 and ids[:10].flatten().tolist() == list(range(1, 301))
+    assert ids[0, 3] == 4, "of two objects in one place, the better one"
+    assert not ids[10:].any()
+    assert label_image({"boxes": torch.zeros(1, 4)}, [1]) is None
+
+
+def test_ids_are_those_of_the_data(tmp_path: Path) -> None:
+    semantic_map = torch.tensor([[0, 1], [2, 2]])
+    for category_ids, dtype in (([18, 1, 7], "L"), ([18, 300, 7], "I;16")):
+        image = label_image({"semantic_map": semantic_map}, category_ids)
+        assert image.mode == dtype
+        assert np.array(image).tolist() == [[category_ids[label] for label in row] for row in semantic_map.tolist()]
+    too_large = label_image({"semantic_map": semantic_map}, [1, 2, 70_000])
+    assert np.array(too_large).tolist() == semantic_map.tolist()
 
 
 # JSON

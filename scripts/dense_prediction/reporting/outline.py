@@ -167,7 +167,7 @@ def plan_rows(recipe: Recipe, plan: Plan) -> Rows:
     training = recipe.training
     optional = {"stops early": f"after {training.early_stopping} evaluations without a better model"}
     words = {
-        "head": recipe.head.name,
+        "kind of head": recipe.head.name,
         "device": plan.device + (f", {plan.processes} processes" if plan.processes > 1 else ""),
         "precision": PRECISIONS[training.mixed_precision],
         "deformable attention": attention(),

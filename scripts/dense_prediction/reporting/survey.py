@@ -123,13 +123,14 @@ def survey(
 
 
 def spread(length: int, numbers: Sequence[int]) -> Iterator[int]:
-    """Indices from all over: first as many as the first number, then up to the second, each once and in order."""
-    seen: set[int] = set()
+    """Indices from all over: first as many as the first number, then up to the second, each once."""
+    remaining, done = list(range(length)), 0
     for number in numbers:
-        chosen = {(2 * place + 1) * length // (2 * number) for place in range(number)} if length > number else None
-        new = sorted((set(range(length)) if chosen is None else chosen) - seen)
-        seen.update(new)
-        yield from new
+        wanted = min(number - done, len(remaining))
+        chosen = [remaining[(2 * place + 1) * len(remaining) // (2 * wanted)] for place in range(wanted)]
+        yield from chosen
+        done += wanted
+        remaining = sorted({*remaining} - {*chosen})
 
 
 class Augmentation:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dense_prediction.errors import UserError
-from written_sets import HEIGHT, WIDTH, draw, found_in, mask, names_of, opened, write
+from written_sets import HEIGHT, WIDTH, coco, draw, found_in, mask, names_of, opened, write
 
 
 SEMANTIC, INSTANCES = "semantic_segmentation", "instance_segmentation"
@@ -320,4 +320,22 @@ def test_masks_of_classes_show_no_instances(tmp_path: Path) -> None:
         draw(tmp_path / "masks" / f"{name}.png", mask(0, 255))
     message = "it serves semantic_segmentation, not instance_segmentation; its masks tell classes apart"
     with pytest.raises(UserError, match=message):
+        found_in(tmp_path, INSTANCES)
+
+
+def test_annotations_say_more_than_masks(tmp_path: Path) -> None:
+    """Where COCO's JSON and masks of objects are in one folder, the JSON, which names classes, is taken."""
+    for place in range(3):
+        draw(tmp_path / "images" / f"{place}.png")
+        draw(tmp_path / "masks" / f"{place}.png", objects(5 + place))
+    assert found_in(tmp_path, "object_detection").data["format"] == "instance_masks"
+    write(tmp_path / "annotations.json", coco([f"{place}.png" for place in range(3)]))
+    assert found_in(tmp_path, "object_detection").data["format"] == "coco"
+
+
+def test_masks_without_a_background_show_no_instances(tmp_path: Path) -> None:
+    for name, values in (("a", (1, 2)), ("b", (1, 2, 3, 4)), ("c", (1, 2, 3, 4, 5))):
+        draw(tmp_path / "images" / f"{name}.png")
+        draw(tmp_path / "masks" / f"{name}.png", mask(*values))
+    with pytest.raises(UserError, match="its masks tell classes apart, and no objects"):
         found_in(tmp_path, INSTANCES)

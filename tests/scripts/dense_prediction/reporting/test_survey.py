@@ -108,3 +108,11 @@ def test_every_task_is_shown_also_as_it_is_learnt(task: str) -> None:
         assert cell[0].tobytes() == other[0].tobytes(), "the same each time"
     assert max(found.learnt[0][0].size) <= 340
     assert np.asarray(found.learnt[0][0]).std() > 5, "a picture and not its normalised numbers"
+
+
+def test_what_is_learnt_has_the_colours_of_the_picture() -> None:
+    as_it_is = TransformOptions(resize="fixed", crop_size=(60, 100), flip=0.0, photometric=False)
+    found = survey(CheckedSplit(Objects([1]), skip=False), as_it_is)
+    assert found is not None
+    (shown,), (learnt,) = found.shown, found.learnt
+    assert np.asarray(shown[0]).tolist() == np.asarray(learnt[0]).tolist()

@@ -64,8 +64,6 @@ def report(training_run: "TrainingRun") -> None:
 
 def announce(plan: "Plan") -> None:
     """What was recognised, and what follows from it."""
-    if plan.words:
-        print(f"found    {plan.words}")
     for setting in plan.settings:
         print(f"{setting.key}={json.dumps(setting.value)}  # {setting.reason}")
     if plan.settings:

@@ -58,14 +58,12 @@ class Plan:
         steps: of the whole run.
         samples_per_step: of all processes together.
         device: its name.
-        data: what was recognised, in a line; empty where a recipe says what the data are.
     """
 
     steps: int
     samples_per_step: int
     processes: int
     device: str
-    data: str = ""
 
 
 def class_rows(splits: Sequence[Looked], labels: Sequence[str]) -> Rows:

@@ -126,7 +126,7 @@ class Report:
         return [
             section(
                 "Data",
-                paragraph(self.plan.data or f"{data.path}, read as data.format={data.format}"),
+                paragraph(f"{data.path}, read as data.format={data.format}"),
                 table(outline.split_rows(self.splits), of_words=True),
                 table(outline.class_rows(self.splits, labels)),
             ),

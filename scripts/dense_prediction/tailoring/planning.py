@@ -41,14 +41,12 @@ class Plan:
     """What a run goes by.
 
     Attributes:
-        settings: what of the recipe follows from the data, and why.
-        words: what was recognised, for people; nothing where nothing had to be.
+        settings: what of the recipe follows from the data, and why; first the format that was recognised, if one was.
         opened: the data, if they have been opened.
     """
 
     recipe: Recipe
     settings: Sequence[Setting] = ()
-    words: str = ""
     opened: Opened | None = None
 
 
@@ -85,9 +83,12 @@ def plan(request: Request) -> Plan:
     found = dataclasses.replace(found, data=_from_anywhere(found.data))
     if (begun := _begun(request, found.data)) is not None:
         return begun
-    if request.is_task:
-        return dataclasses.replace(tailor(request, found.data), words=found.words)
-    return Plan(load_recipe(request.base, request.overrides, data=found.data, name=request.name), words=found.words)
+    recognized = Setting("data.format", found.data["format"], found.words)
+    if not request.is_task:
+        recipe = load_recipe(request.base, request.overrides, data=found.data, name=request.name)
+        return Plan(recipe, [recognized])
+    made = tailor(request, found.data)
+    return dataclasses.replace(made, settings=[recognized, *made.settings])
 
 
 def tailor(request: Request, data: Tree) -> Plan:

@@ -103,7 +103,8 @@ def test_every_evaluation_leaves_a_picture(finished: Path) -> None:
 
 
 def test_nothing_half_done_is_left(finished: Path) -> None:
-    names = {"best_model", "last_model", "checkpoints", "predictions", "predictions.png", "results.json"}
+    names = {"best_model", "last_model", "checkpoints", "predictions", "predictions.png", "recipe.yaml"}
+    names.add("results.json")
     names |= {"report.html", "curve.png", "confusion.png"}
     names.add(".vit-comer-run.json")
     assert {path.name for path in finished.iterdir()} == names

@@ -79,8 +79,8 @@ class Case:
         return self.values.get(key)
 
     def is_typed(self, key: str) -> bool:
-        """Whether a key, a tree that it stands in, or a part of it was typed."""
-        return any(key == typed or key.startswith(f"{typed}.") or typed.startswith(f"{key}.") for typed in self.typed)
+        """Whether a key, or a tree that it stands in, was typed."""
+        return any(key == typed or key.startswith(f"{typed}.") for typed in self.typed)
 
     @property
     def pictures(self) -> int:

@@ -228,6 +228,7 @@ def test_label_maps_are_measured_as_they_are_learnt() -> None:
     assert large.transforms.base_size == (576, 768)
     assert (large.transforms.evaluation_resize, large.transforms.shortest_edges) == ("shortest_edge", [576])
     assert large.transforms.longest_edge == 768
+    assert tailored("semantic_segmentation", sizes=[(20, 30)] * 5)[0].transforms.base_size == (64, 96)
 
 
 def test_pictures_are_measured_in_pieces_as_large_as_those_that_are_learnt() -> None:

@@ -312,3 +312,18 @@ def hidden_size(case: Case) -> Derived | None:
     if case["head.name"] != "upernet" or not case.device.is_cpu:
         return None
     return 128, "the head's 512 channels are for a GPU"
+
+
+LAYERS = {"rt_detr": 3, "rt_detr_v2": 3}
+"""Of the decoders of the smallest published models."""
+
+
+@rule(
+    "head.config.decoder_layers",
+    "of RT-DETR: 3 on a CPU, as its smallest published model has, where no trained head is taken over",
+    "3",
+)
+def decoder_layers(case: Case) -> Derived | None:
+    if not case.device.is_cpu or case["head.name"] not in LAYERS or case["head.checkpoint"] is not None:
+        return None
+    return LAYERS[case["head.name"]], "six layers are for a GPU"

@@ -3,13 +3,13 @@
 import math
 
 from .case import Case, Derived, clamp, rule, two_digits
-from .rules_of_pictures import is_pretrained
+from .rules_of_pictures import has_label_maps, is_pretrained
 
 
-MINUTES = 15.0
-"""That a run on a CPU may take, evaluations included."""
-EVALUATIONS = {True: 4, False: 12}
-"""On a CPU and elsewhere."""
+MINUTES_OF_MAPS, MINUTES_OF_OBJECTS = 15.0, 60.0
+"""That a run on a CPU may take, evaluations included. What finds objects by queries learns slowly."""
+EVALUATIONS_OF_MAPS, EVALUATIONS_OF_OBJECTS, EVALUATIONS = 4, 8, 12
+"""On a CPU in these minutes, and elsewhere."""
 EVALUATION_SECONDS = 60.0
 """Of one evaluation on a CPU."""
 CHECKPOINT_SECONDS = 4.0
@@ -97,8 +97,8 @@ def max_validation_samples(case: Case) -> Derived | None:
 
 @rule(
     "training.steps",
-    "4,000, but each picture 12 to 200 times; on a CPU as many as a measured step allows in 15 minutes, evaluations "
-    "included",
+    "4,000, but each picture 12 to 200 times; on a CPU as many as a measured step allows in 15 minutes, of heads with "
+    "queries in an hour, evaluations included",
     "500 at least, on a CPU 20",
 )
 def steps(case: Case) -> Derived | None:
@@ -112,9 +112,21 @@ def steps(case: Case) -> Derived | None:
     if by_pictures <= in_time:
         return by_pictures, shown
     return in_time, (
-        f"{MINUTES:.0f} minutes on this CPU, {step_seconds(case):.1f} s a step; by its {case.pictures:,} pictures it "
-        f"would be {by_pictures:,}"
+        f"{minutes(case):.0f} minutes on this CPU, {step_seconds(case):.1f} s a step; by its {case.pictures:,} pictures "
+        f"it would be {by_pictures:,}"
     )
+
+
+def minutes(case: Case) -> float:
+    """That a CPU is given."""
+    return MINUTES_OF_MAPS if has_label_maps(case) else MINUTES_OF_OBJECTS
+
+
+def evaluations(case: Case) -> int:
+    """Of a run."""
+    if not case.device.is_cpu:
+        return EVALUATIONS
+    return EVALUATIONS_OF_MAPS if has_label_maps(case) else EVALUATIONS_OF_OBJECTS
 
 
 def warmup_that_was_typed(case: Case) -> int:
@@ -129,8 +141,8 @@ def step_seconds(case: Case) -> float:
 def steps_in_time(case: Case) -> int:
     """How many a CPU makes in the minutes that are left beside the evaluations."""
     pictures = min(case.validation or 0, case["data.max_validation_samples"] or math.inf)
-    evaluations = EVALUATIONS[True] * (pictures * case.measured.evaluation + CHECKPOINT_SECONDS)
-    seconds = max(0.4 * MINUTES * 60, MINUTES * 60 - evaluations)
+    beside = evaluations(case) * (pictures * case.measured.evaluation + CHECKPOINT_SECONDS)
+    seconds = max(0.4 * minutes(case) * 60, minutes(case) * 60 - beside)
     return max(FEWEST_STEPS[True], round(seconds / step_seconds(case)))
 
 
@@ -183,9 +195,9 @@ def log_every(case: Case) -> Derived | None:
     return wanted, "about sixty points of the loss curve"
 
 
-@rule("training.evaluate_every", "four times in a run on a CPU, twelve times elsewhere", "")
+@rule("training.evaluate_every", "four times in a run on a CPU, eight times with queries; twelve times elsewhere", "")
 def evaluate_every(case: Case) -> Derived | None:
-    times = EVALUATIONS[case.device.is_cpu]
+    times = evaluations(case)
     return max(1, -(-run_length(case) // times)), f"{times} times in the run"
 
 

@@ -33,6 +33,7 @@ OF_PICTURES: tuple[Rule, ...] = (
     pictures.max_detections,
     pictures.freeze_trunk,
     pictures.hidden_size,
+    pictures.decoder_layers,
 )
 """Before the step is measured, which they make."""
 

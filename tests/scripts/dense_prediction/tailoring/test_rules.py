@@ -141,7 +141,7 @@ def test_a_typed_batch_is_what_the_learning_rate_is_for() -> None:
 
 def test_a_typed_number_of_steps_shapes_the_run() -> None:
     recipe, _ = tailored("object_detection", "training.steps=1000")
-    assert (recipe.optimization.warmup_steps, recipe.training.evaluate_every) == (50, 250)
+    assert (recipe.optimization.warmup_steps, recipe.training.evaluate_every) == (50, 125)
 
 
 def test_on_a_cpu_the_steps_follow_from_their_seconds() -> None:
@@ -151,6 +151,16 @@ def test_on_a_cpu_the_steps_follow_from_their_seconds() -> None:
     minutes = slow.training.steps * slow.training.batch_size * 2.0 / 60 + 4 * 40 * 0.1 / 60
     assert 13 < minutes < 15.5
     assert fast.training.steps == pytest.approx(2 * slow.training.steps, abs=2)
+
+
+def test_heads_with_queries_get_an_hour_and_a_small_decoder_on_a_cpu() -> None:
+    slow, settings = tailored("object_detection", cost=Cost({"no": 3.0}, evaluation=0.1))
+    assert slow.training.steps is not None
+    assert 55 < slow.training.steps * slow.training.batch_size * 3.0 / 60 < 60
+    assert slow.head.config["decoder_layers"] == 3
+    assert "decoder_layers" not in tailored("object_detection", device=GPU, cost=FAST)[0].head.config
+    warm, _ = tailored("object_detection", "head.checkpoint=PekingU/rtdetr_v2_r50vd")
+    assert "decoder_layers" not in warm.head.config, "its layers are taken over"
 
 
 def test_bf16_on_a_cpu_only_where_it_was_faster() -> None:

@@ -23,6 +23,9 @@ OBJECT = "object"
 MOST_COMPARED = 5
 """Pictures whose sizes are compared with those of their masks."""
 
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif")
+"""How the names of files end that may be masks where no word says so."""
+
 PER_OBJECT = 1.2
 """Masks of a picture, for folders of masks to be files of single objects."""
 
@@ -44,7 +47,8 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
 def _unmatched(survey: Survey) -> list[Candidate]:
     """Folders of masks whose names lead to no picture."""
     masks = [folder for folder in survey.pictures if role_of(folder) == "masks" and not _is_of_voc(survey, folder)]
-    images = [folder for folder in survey.pictures if role_of(folder) == "images"]
+    others = [folder for folder in survey.pictures if folder not in masks and not _is_of_voc(survey, folder)]
+    images = [folder for folder in others if role_of(folder) == "images"] or others
     if not masks or not images:
         return []
     one, other = (join(folder, survey.pictures[folder][0]) for folder in (images[0], masks[0]))
@@ -128,8 +132,9 @@ def _is_of_voc(survey: Survey, folder: str) -> bool:
 def _beside(pictures: Names) -> dict[str, Pair]:
     """`a.jpg` and `a_mask.png`, or `a.jpg` and `a.png`."""
     called = {folder: [name for name in names if is_mask_name(name)] for folder, names in pictures.items()}
-    if not any(called.values()):
-        called = {folder: _of_second_ending(names) for folder, names in pictures.items()}
+    for find in (_of_second_ending, _of_one_suffix):
+        if not any(called.values()):
+            called = {folder: find(names) for folder, names in pictures.items()}
     masks = {folder: names for folder, names in called.items() if names}
     images = {
         folder: [name for name in names if name not in set(called[folder])]
@@ -142,8 +147,19 @@ def _beside(pictures: Names) -> dict[str, Pair]:
 def _of_second_ending(names: Sequence[str]) -> list[str]:
     """The PNGs or TIFFs of a folder in which each JPEG has one."""
     stems = Counter(name.rpartition(".")[0] for name in names)
-    lossless = [name for name in names if name.casefold().endswith((".png", ".tif", ".tiff", ".bmp", ".gif"))]
+    lossless = [name for name in names if name.casefold().endswith(LOSSLESS)]
     return lossless if names and set(stems.values()) == {2} and len(lossless) * 2 == len(names) else []
+
+
+def _of_one_suffix(names: Sequence[str]) -> list[str]:
+    """What is called as most pictures with the same after it, the first of several: `a_1stHO.png` beside `a.jpg`."""
+    stems = {_stem(name) for name in names}
+    parts = [(name, *_stem(name).rpartition("_")[::2]) for name in names if name.casefold().endswith(LOSSLESS)]
+    after = Counter(last for _, first, last in parts if first in stems)
+    most = max(after.values(), default=0)
+    suffix = min((last for last, count in after.items() if count == most), default="")
+    found = [name for name, first, last in parts if first in stems and last == suffix]
+    return found if len(found) * (len(after) + 2) > len(names) else []
 
 
 def _single_objects(survey: Survey) -> Candidate | None:

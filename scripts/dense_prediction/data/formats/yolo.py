@@ -160,9 +160,18 @@ class Description:
             yield from sorted(path for path in files_below(place) if is_picture_name(path.name))
             return
         for line in read_lines(place):
-            name = line.removeprefix("./")
-            found = locate(self.root, name, f"a line of {place}")
-            yield found if os.path.exists(found) else locate(place.parent, name, f"a line of {place}")
+            yield self._listed(line.removeprefix("./"), place)
+
+    def _listed(self, name: str, place: Path) -> Path:
+        """A picture of a list, below the folder of the YAML file or of the list; CVAT writes data/ before all names."""
+        found = locate(self.root, name, f"a line of {place}")
+        parts = PurePosixPath(name).parts
+        for folder in (self.root, place.parent):
+            for start in range(len(parts)):
+                other = locate(folder, "/".join(parts[start:]), f"a line of {place}")
+                if os.path.exists(other):
+                    return other
+        return found
 
 
 def _root(file: Path, said: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from ..formats.voc_files import LISTS
 from ..images import DAMAGED
 from .candidates import Candidate, as_splits, in_words, split_keys
 from .class_files import find_class_file
-from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
-from .names import role_of, split_of
+from .mask_values import Classes, Look, are_lossy, classes_of_look, look_at, read_some
+from .names import role_of, split_of, words_of
 from .pairing import Names, Pair, is_mask_name, pairs_of
 from .survey import Survey, join
 
 
 OBJECT = "object"
 """What the one class of masks is called that tell objects apart and name none."""
+
+CLASSES = {"class", "semantic", "ids"}
+"""What folders and files of masks are called that hold numbers of classes."""
 
 MOST_COMPARED = 5
 """Pictures whose sizes are compared with those of their masks."""
@@ -41,7 +45,17 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
         return [Candidate("folders", "images and masks", words=_in_words(survey, pairs), missing=wrong)]
     paths = [survey.root / mask for pair in pairs.values() for _, mask in pair.files()]
     look = look_at(read_some(paths), are_lossy(paths))
-    return [_classes(survey, pairs, look), _numbers(survey, pairs, look)]
+    classes = classes_of_look(look, find_class_file(survey))
+    if not classes.missing and _are_called_classes(pairs) or classes.are_named:
+        look = replace(look, varied=False, most=0)  # which tells no objects apart
+    return [_classes(survey, pairs, look, classes), _numbers(survey, pairs, look)]
+
+
+def _are_called_classes(pairs: Mapping[str, Pair]) -> bool:
+    """Whether names say that masks hold the numbers of classes: `SegmentationClass`, `_gtFine_labelIds.png`."""
+    names = (f"{pair.others.path}/{pair.suffix}" for pair in pairs.values())
+    words = [set(words_of(part)) for name in names for part in name.split("/")]
+    return any(CLASSES & each and "instance" not in each for each in words)
 
 
 def _unmatched(survey: Survey) -> list[Candidate]:
@@ -76,10 +90,9 @@ def _size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
+def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look, classes: Classes) -> Candidate:
     title, words = "images and masks", _in_words(survey, pairs)
-    classes = classes_of_look(look, find_class_file(survey))
-    if look.are_objects and (classes.missing or "which no file names" in classes.words):
+    if look.are_objects and not classes.are_named:
         return Candidate("folders", title, words=words, missing="its masks tell objects apart, and no classes")
     return classes.candidate("folders", title, _data(survey, pairs), words)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
-from ...options import FORBID_UNKNOWN
+from ...options import FORBID_UNKNOWN, NonNegative
 from ...tasks import Task
 from ..annotations.file_names import is_litter
 from ..annotations.instances import Instance, box_round, instance_fields
@@ -45,6 +45,12 @@ class InstanceMasksOptions(PairedOptions):
         default="numbers",
         description="a mask of an image numbers its objects, 0 being none; or each object is a file, in a folder that "
         "is called as its image, or in masks/ beside images/",
+    )
+
+    void_numbers: list[NonNegative] = Field(
+        default_factory=list,
+        description="numbers that are no object, as those of borders in VOC's masks; of colours red * 65536 + green * "
+        "256 + blue",
     )
 
     def open(self, task: Task) -> Source:
@@ -80,7 +86,8 @@ class InstanceMaskSplit:
         self.pairs, self.folder, self.label = pairs, folder, label
         self.masks = masks
         self.orientation = options.exif_orientation
-        self.objects_of = _numbered if options.objects == "numbers" else _in_files
+        self.no_objects = {BACKGROUND, *options.void_numbers}
+        self.objects_of = self._numbered if options.objects == "numbers" else _in_files
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,12 +107,22 @@ class InstanceMaskSplit:
     def glance(self, index: int) -> Glance:
         """How many objects there are."""
         place = self.pairs[index][1]
-        count = len(_files(place)) if self.objects_of is _in_files else len(_present(_numbers(place)))
+        count = len(_files(place)) if self.objects_of is _in_files else len(self._present(_numbers(place)))
         return Glance([self.label] * count)
 
     def picture_names(self) -> list[str]:
         """What each image is called below its folder."""
         return names_below(self.folder, [image for image, _ in self.pairs])
+
+    def _numbered(self, path: Path) -> Iterator[tuple[np.ndarray, str]]:
+        """The objects of a mask, each (H, W) bool, with what a message calls them."""
+        numbers = _numbers(path)
+        for number in self._present(numbers):
+            yield numbers == number, str(path)
+
+    def _present(self, numbers: np.ndarray) -> list[int]:
+        """Those of the objects."""
+        return [number for number in np.unique(numbers).tolist() if number not in self.no_objects]
 
     def _instance(self, mask: np.ndarray) -> Instance:
         return Instance(box_round(mask), 0, self.label, area=int(mask.sum()), mask=mask if self.masks else None)
@@ -130,13 +147,6 @@ def _folder_of(image: Path) -> Path:
     return image.with_suffix("")
 
 
-def _numbered(path: Path) -> Iterator[tuple[np.ndarray, str]]:
-    """The objects of a mask, each (H, W) bool, with what a message calls them."""
-    numbers = _numbers(path)
-    for number in _present(numbers):
-        yield numbers == number, str(path)
-
-
 def _in_files(folder: Path) -> Iterator[tuple[np.ndarray, str]]:
     """The same of a folder of masks; one without a pixel shows nothing."""
     for file in _files(folder):
@@ -159,11 +169,6 @@ def _size_of(place: Path) -> AnnotatedSize:
         return NOT_SAID
     height, width = _numbers(place).shape
     return height, width
-
-
-def _present(numbers: np.ndarray) -> list[int]:
-    """Those of the objects."""
-    return [number for number in np.unique(numbers).tolist() if number != BACKGROUND]
 
 
 def _numbers(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from ..formats.voc_files import LISTS
 from ..images import DAMAGED
 from .candidates import Candidate, as_splits, in_words, split_keys
 from .class_files import find_class_file
-from .mask_values import Classes, Look, are_lossy, classes_of_look, look_at, read_some
+from .mask_values import NOT_NAMED, Classes, Look, are_lossy, classes_of_look, look_at, read_some
 from .names import role_of, split_of, words_of
 from .pairing import Names, Pair, is_mask_name, pairs_of
 from .survey import Survey, join
@@ -20,6 +20,17 @@ from .survey import Survey, join
 
 OBJECT = "object"
 """What the one class of masks is called that tell objects apart and name none."""
+
+ONE_CLASS = f"1 class ({OBJECT}){NOT_NAMED}"
+
+NUMBERED = "instance masks, a number for each object"
+
+INSTANCE_TASKS = ("instance_segmentation", "object_detection")
+
+OBJECTS = "SegmentationObject"
+
+VOC_BORDERS = [255, 224 * 65536 + 224 * 256 + 192]
+"""Round objects: the number in files with a palette, and the colour of others."""
 
 CLASSES = {"class", "semantic", "ids"}
 """What folders and files of masks are called that hold numbers of classes."""
@@ -38,9 +49,9 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
     """Masks of classes, of numbered objects or of single objects."""
     if (single := _single_objects(survey)) is not None:
         return [single]
-    pairs = _pairs(survey)
+    objects, pairs = _objects_of_voc(survey), _pairs(survey)
     if not pairs:
-        return _unmatched(survey)
+        return objects or _unmatched(survey)
     if wrong := _of_another_size(survey, pairs):
         return [Candidate("folders", "images and masks", words=_in_words(survey, pairs), missing=wrong)]
     paths = [survey.root / mask for pair in pairs.values() for _, mask in pair.files()]
@@ -48,7 +59,23 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
     classes = classes_of_look(look, find_class_file(survey))
     if not classes.missing and _are_called_classes(pairs) or classes.are_named:
         look = replace(look, varied=False, most=0)  # which tells no objects apart
-    return [_classes(survey, pairs, look, classes), _numbers(survey, pairs, look)]
+    return [_classes(survey, pairs, look, classes), *(objects or [_numbers(survey, pairs, look)])]
+
+
+def _objects_of_voc(survey: Survey) -> list[Candidate]:
+    """Numbers of objects in the folder that VOC, CVAT and labelme have beside the one of classes."""
+    masks = {folder: names for folder, names in survey.pictures.items() if folder.rpartition("/")[2] == OBJECTS}
+    images = {folder: names for folder, names in survey.pictures.items() if role_of(folder) == "images"}
+    pairs = pairs_of(images, masks) if masks and images else {}
+    if not pairs:
+        return []
+    data = _of_objects(survey, pairs) | {"void_numbers": VOC_BORDERS}
+    words = f"{OBJECTS}, {_in_words(survey, pairs)}, {ONE_CLASS}"
+    return [Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, words)]
+
+
+def _of_objects(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    return {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
 
 
 def _are_called_classes(pairs: Mapping[str, Pair]) -> bool:
@@ -98,13 +125,12 @@ def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look, classes: Cla
 
 
 def _numbers(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
-    title, words = "instance masks, a number for each object", _in_words(survey, pairs)
+    words = _in_words(survey, pairs)
     if not look.may_be_objects:
         missing = "its masks tell classes apart, and no objects: each would need a number of its own"
-        return Candidate("instance_masks", title, words=words, missing=missing)
-    data = {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
-    tasks = ("instance_segmentation", "object_detection")
-    return Candidate("instance_masks", title, tasks, data, f"{words}, 1 class ({OBJECT}), which no file names")
+        return Candidate("instance_masks", NUMBERED, words=words, missing=missing)
+    data = _of_objects(survey, pairs)
+    return Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, f"{words}, {ONE_CLASS}")
 
 
 def _in_words(survey: Survey, pairs: Mapping[str, Pair]) -> str:
@@ -205,10 +231,9 @@ def _single_objects(survey: Survey) -> Candidate | None:
         "masks": {split: masks or "." for split, (_, masks) in of_split.items()},
     }
     counts: dict[str, int | None] = {split: len(found) for split, found in splits.items()}
-    words = f"{in_words(counts)}, {objects:,} masks, 1 class ({OBJECT}), which no file names"
-    tasks = ("instance_segmentation", "object_detection")
+    words = f"{in_words(counts)}, {objects:,} masks, {ONE_CLASS}"
     title = "instance masks, a file for each object"
-    return Candidate("instance_masks", title, tasks, data | split_keys(splits), words)
+    return Candidate("instance_masks", title, INSTANCE_TASKS, data | split_keys(splits), words)
 
 
 def _is_of_one(names: list[str], masks: list[str]) -> bool:

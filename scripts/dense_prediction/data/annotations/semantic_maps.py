@@ -84,6 +84,13 @@ class SemanticIds:
             )
         if not 2 <= len(labels) < IGNORE_INDEX:
             raise UserError(f"data.labels must name 2 to {IGNORE_INDEX - 1} classes, got {len(labels)}")
+        if options.foreground_from is not None and (
+            len(labels) != 2 or options.reduce_labels or options.foreground_255 or options.palette
+        ):
+            raise UserError(
+                f"data.foreground_from={options.foreground_from} is for two classes that a number parts: got "
+                f"{len(labels)}; leave out data.foreground_255, data.reduce_labels and data.palette"
+            )
         white, reduce = bool(options.foreground_255), options.reduce_labels
         if white and not may_be_white(options, labels):
             raise UserError(
@@ -91,11 +98,6 @@ class SemanticIds:
                 f"data.reduce_labels={options.reduce_labels}, data.ignore_index={options.ignore_index}"
             )
         palette = None if options.palette is None else Palette.of(options.palette, labels, int(reduce))
-        if options.foreground_from is not None and (len(labels) != 2 or reduce or white or palette is not None):
-            raise UserError(
-                f"data.foreground_from={options.foreground_from} is for two classes that a number parts: got "
-                f"{len(labels)}; leave out data.foreground_255, data.reduce_labels and data.palette"
-            )
         return cls(len(labels), options.ignore_index, reduce, white, palette, options.foreground_from)
 
     def read(self, label: Image.Image, name: str) -> np.ndarray:

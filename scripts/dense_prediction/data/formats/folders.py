@@ -101,8 +101,8 @@ class MaskSplit:
 def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the mask of its stem; a mask that is missing is met when its sample is read.
 
-    Where both are in one folder, what is the mask of another file is no image. What has no mask and is called as an
-    image that has one, with something after it, shows the same and is none either: `a_superpixels.png`, `a_mask_2.png`.
+    Where both are in one folder, what is the mask of another file is no image. What has no mask and is called as
+    another image with something after it shows the same and is none either: `a_superpixels.png`, `a_mask_2.png`.
     """
     images, masks = options.place("images", key), options.place("masks", key)
     found = images_below(images)

@@ -163,7 +163,7 @@ class Description:
             yield self._listed(line.removeprefix("./"), place)
 
     def _listed(self, name: str, place: Path) -> Path:
-        """A picture of a list, below the folder of the YAML file or of the list; CVAT writes data/ before all names."""
+        """A picture of a list, below the folder of the YAML file or of the list; CVAT writes data/ before its name."""
         found = locate(self.root, name, f"a line of {place}")
         parts = PurePosixPath(name).parts
         for folder in (self.root, place.parent):

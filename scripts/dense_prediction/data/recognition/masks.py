@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..formats.voc_files import LISTS
 from ..images import DAMAGED
-from .candidates import Candidate, as_splits, in_words, split_keys
+from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
 from .class_files import find_class_file
 from .mask_values import NOT_NAMED, Classes, Look, are_lossy, classes_of_look, look_at, read_some
 from .names import role_of, split_of, words_of
@@ -27,7 +27,7 @@ NUMBERED = "instance masks, a number for each object"
 
 INSTANCE_TASKS = ("instance_segmentation", "object_detection")
 
-OBJECTS = "SegmentationObject"
+OBJECTS, CLASSES_OF_VOC = "SegmentationObject", "SegmentationClass"
 
 VOC_BORDERS = [255, 224 * 65536 + 224 * 256 + 192]
 """Round objects: the number in files with a palette, and the colour of others."""
@@ -70,7 +70,16 @@ def _objects_of_voc(survey: Survey) -> list[Candidate]:
     if not pairs:
         return []
     data = _of_objects(survey, pairs) | {"void_numbers": VOC_BORDERS}
-    words = f"{OBJECTS}, {_in_words(survey, pairs)}, {ONE_CLASS}"
+    words, file = f"{OBJECTS}, {_in_words(survey, pairs)}", find_class_file(survey)
+    classes = {split: pair.others.path.replace(OBJECTS, CLASSES_OF_VOC) for split, pair in pairs.items()}
+    if file is None or not all(folder in survey.pictures for folder in classes.values()):
+        return [Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, f"{words}, {ONE_CLASS}")]
+    things = [name for name in file.names if name not in ("background", "border")]
+    data |= {"labels": things, "classes": classes}
+    if file.colours:
+        found: dict[Any, list[int]] = {name: list(colour) for name, colour in zip(file.names, file.colours)}
+        data["palette"] = {name: found[name] for name in things} | {0: [0, 0, 0], 255: [224, 224, 192]}
+    words = f"{words}, {classes_in_words(things)} of {file.path}"
     return [Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, words)]
 
 

@@ -107,7 +107,7 @@ def pairs_of(pictures: Names, others: Names, by_stems: bool = False) -> dict[str
 
 
 def _by_hand(found: Mapping[str | None, list[Pair]]) -> Mapping[str | None, list[Pair]]:
-    """Those that people have drawn, where there are such: other masks say where a camera sees anything (DRIVE, HRF)."""
+    """Those that people have drawn, where there are such: others say where a camera sees anything (DRIVE, HRF)."""
     drawn = {split: [pair for pair in pairs if _is_by_hand(pair)] for split, pairs in found.items()}
     return {split: pairs for split, pairs in drawn.items() if pairs} or found
 
@@ -168,9 +168,19 @@ def _of_one_pattern(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
     return as_splits({split: pair for split, pair in best.items() if pair.matched})
 
 
-SHOWN = {"human", "color", "colors", "colour", "colours", "colored", "rgb", "visual", "overlay", "instances", "vis"} | {
-    *("instance", "visualization", "visualisation", "visualized", "visualised")
-}
+SHOWN = {
+    "human",
+    "color",
+    "colors",
+    "colour",
+    "colours",
+    "colored",
+    "rgb",
+    "visual",
+    "overlay",
+    "instances",
+    "vis",
+} | {*("instance", "visualization", "visualisation", "visualized", "visualised")}
 """What folders of masks are called that were made for the eye, or of single objects, beside those of classes."""
 
 

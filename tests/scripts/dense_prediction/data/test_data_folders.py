@@ -252,7 +252,7 @@ def test_a_number_parts_two_classes_and_nothing_else(fields: dict[str, Any], tmp
 
 
 def test_several_patterns_and_files_that_show_the_same_as_others(tmp_path: Path) -> None:
-    """Of the patterns each file takes the first that fits; what is called after an image with a mask is none itself."""
+    """Each file takes the first pattern that fits; what is called after an image with a mask is none itself."""
     for part, word in (("training", "training"), ("validation", "test")):
         for name in (f"1_{word}", f"1_{word}_more"):
             write_picture(tmp_path / "images" / part / f"{name}.png", np.zeros((4, 5, 3), dtype=np.uint8))

@@ -46,7 +46,11 @@ TOOLS = [
     # https://monuseg.grand-challenge.org/Data
     ("Annotations/a.xml", APERIO, "XML of Aperio ImageScope .*as masks"),
     # https://roboflow.com/formats/tensorflow-object-detection-csv
-    ("train/_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,4,2,cat,1,1,2,2\n", "CSV of boxes"),
+    (
+        "train/_annotations.csv",
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,4,2,cat,1,1,2,2\n",
+        "CSV of boxes",
+    ),
     # https://github.com/fizyr/keras-retinanet#csv-datasets
     ("annotations.csv", "images/a.jpg,837,346,981,456,cow\n", "CSV of boxes .*COCO JSON, or as YOLO"),
     # https://www.kaggle.com/c/global-wheat-detection/data

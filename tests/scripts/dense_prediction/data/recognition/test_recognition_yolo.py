@@ -185,7 +185,9 @@ def test_boxes_among_polygons_are_taken_for_outlines(tmp_path: Path) -> None:
         draw(tmp_path / "images" / "train" / f"{name}.jpg")
         write(tmp_path / "labels" / "train" / f"{name}.txt", line)
     found = found_in(tmp_path, "instance_segmentation")
-    assert found.words.endswith("polygons of 2 classes (cat, dog); some have a box alone, which is taken for their outline")
+    assert found.words.endswith(
+        "polygons of 2 classes (cat, dog); some have a box alone, which is taken for their outline"
+    )
     data = opened(found, "instance_segmentation")
     for split in (data.train, data.validation):
         for index in range(len(split)):
@@ -196,7 +198,7 @@ def test_boxes_among_polygons_are_taken_for_outlines(tmp_path: Path) -> None:
 
 
 def test_a_list_whose_lines_begin_with_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """https://docs.cvat.ai/docs/dataset_management/formats/format-yolo-ultralytics: train.txt with data/ before names."""
+    """https://docs.cvat.ai/docs/dataset_management/formats/format-yolo-ultralytics: data/ before all names."""
     write(tmp_path / "data.yaml", "names:\n  0: cat\n  1: dog\npath: .\ntrain: train.txt\n")
     write(tmp_path / "train.txt", "data/images/train/a.jpg\ndata/images/train/b.jpg\n")
     for name in "ab":

@@ -33,6 +33,17 @@ class ObjectsOptions(DataOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
+class OutlinesOptions(ObjectsOptions):
+    """Of formats in which an object has a box, an outline or both."""
+
+    boxes_as_outlines: bool = Field(
+        default=False,
+        description="for instances, an object that has a box and no outline fills its box; otherwise its sample is a "
+        "bad one",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Instance:
     """One object as it is annotated.

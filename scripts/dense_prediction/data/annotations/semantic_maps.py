@@ -9,8 +9,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
-from ...options import FORBID_UNKNOWN, NonNegative
+from ...options import FORBID_UNKNOWN, NonNegative, Positive
 from ..bad_samples import BadSample
+from ..images import colours
 from ..options import DataOptions, some
 from ..samples import IGNORE_INDEX, Glance
 from .palettes import Colours, Palette
@@ -36,6 +37,11 @@ class SemanticOptions(DataOptions):
         default=None,
         description="of two classes: 255 in the label files is the second one, and not void; null asks the files",
     )
+    foreground_from: Positive | None = Field(
+        default=None,
+        description="of two classes: numbers in the label files from this one on are the second, as where JPEG has "
+        "blurred 0 and 255; of colours the brightest of the three counts; null for ids",
+    )
 
     def category_ids(self, labels: list[str]) -> list[int] | None:
         """What the label files call each class, None where that is its id."""
@@ -54,6 +60,7 @@ class SemanticIds:
         reduce: 0 is unlabelled as well, and every other id one more than its class.
         white: the ids are 0 and 255, for the classes 0 and 1.
         palette: the ids that the colours of label files stand for; None where their pixels are ids.
+        threshold: the number from which pixels are the second of two classes; None where they are ids.
     """
 
     num_labels: int
@@ -61,6 +68,7 @@ class SemanticIds:
     reduce: bool
     white: bool = False
     palette: Palette | None = None
+    threshold: int | None = None
 
     @classmethod
     def of(cls, options: SemanticOptions, labels: list[str]) -> "SemanticIds":
@@ -76,6 +84,13 @@ class SemanticIds:
             )
         if not 2 <= len(labels) < IGNORE_INDEX:
             raise UserError(f"data.labels must name 2 to {IGNORE_INDEX - 1} classes, got {len(labels)}")
+        if options.foreground_from is not None and (
+            len(labels) != 2 or options.reduce_labels or options.foreground_255 or options.palette
+        ):
+            raise UserError(
+                f"data.foreground_from={options.foreground_from} is for two classes that a number parts: got "
+                f"{len(labels)}; leave out data.foreground_255, data.reduce_labels and data.palette"
+            )
         white, reduce = bool(options.foreground_255), options.reduce_labels
         if white and not may_be_white(options, labels):
             raise UserError(
@@ -83,10 +98,12 @@ class SemanticIds:
                 f"data.reduce_labels={options.reduce_labels}, data.ignore_index={options.ignore_index}"
             )
         palette = None if options.palette is None else Palette.of(options.palette, labels, int(reduce))
-        return cls(len(labels), options.ignore_index, reduce, white, palette)
+        return cls(len(labels), options.ignore_index, reduce, white, palette, options.foreground_from)
 
     def read(self, label: Image.Image, name: str) -> np.ndarray:
-        """The ids in a label file, (H, W) if it is a map of ids or of colours of the palette."""
+        """The ids in a label file, (H, W) if it is a map of ids, or of colours that the palette or a number parts."""
+        if self.threshold is not None:
+            return (brightness(label, name) >= self.threshold).astype(np.uint8)
         return np.array(label) if self.palette is None else self.palette.read(label, name)
 
     def to_map(self, ids: np.ndarray, image_size: tuple[int, int], name: str) -> np.ndarray:
@@ -152,7 +169,18 @@ class SemanticIds:
 
 def may_be_white(options: SemanticOptions, labels: list[str]) -> bool:
     """Whether 255 can be the second class: there are two, 0 is the first, and pixels are ids."""
-    return len(labels) == 2 and not options.reduce_labels and options.ignore_index != 0 and options.palette is None
+    is_of_ids = options.palette is None and options.foreground_from is None
+    return len(labels) == 2 and not options.reduce_labels and options.ignore_index != 0 and is_of_ids
+
+
+def brightness(mask: Image.Image, name: str) -> np.ndarray:
+    """(H, W): the numbers of a mask of grey, of any bits; of colours, also those of a palette, the brightest of three.
+
+    Raises:
+        BadSample: it has neither.
+    """
+    is_grey = mask.mode in ("L", "I", "F") or mask.mode.startswith("I;")
+    return np.array(mask) if is_grey else colours(mask, name).max(axis=-1)
 
 
 def count_ids(ids: np.ndarray, name: str) -> Glance:

@@ -10,8 +10,8 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.coco_masks import decode_segmentation
 from ..annotations.coco_schema import annotation_entry
-from ..annotations.instances import Instance, box_round, check_size, instance_fields
-from ..annotations.numbers import short
+from ..annotations.instances import Instance, OutlinesOptions, box_round, check_size, instance_fields
+from ..annotations.numbers import is_number, short
 from ..bad_samples import BadSample
 from ..images import read_picture
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
@@ -19,7 +19,7 @@ from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_le
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class CocoOptions(CocoJsonOptions):
+class CocoOptions(CocoJsonOptions, OutlinesOptions):
     tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
 
     format: Literal["coco"] = "coco"
@@ -53,6 +53,7 @@ class CocoSplit:
         self.labels, self.left_out = file.category_labels(labels), file.left_out(labels)
         self.masks = masks
         self.orientation, self.crowds = options.exif_orientation, options.crowds == "ignore"
+        self.boxes_as_outlines = options.boxes_as_outlines
         self.objects = file.objects(self.crowds)
         self.file_names = options.file_names
 
@@ -99,9 +100,19 @@ class CocoSplit:
     def _mask(self, annotation: dict[str, Any], size: tuple[int, int], name: str) -> np.ndarray | None:
         """Where one is asked for, or the box has to be found in it."""
         segmentation = annotation.get("segmentation")
+        if self.masks and not segmentation and self.boxes_as_outlines and annotation.get("bbox") is not None:
+            segmentation = [_outline_of(annotation["bbox"], name)]
         if not self.masks and (annotation.get("bbox") is not None or not segmentation):
             return None
         return decode_segmentation(segmentation, size, name)
+
+
+def _outline_of(box: Any, name: str) -> list[float]:
+    """The corners of a box of x, y, width and height."""
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise BadSample(f"{name}: bbox must be four numbers, got {short(box)}")
+    left, top, width, height = box
+    return [left, top, left + width, top, left + width, top + height, left, top + height]
 
 
 def _box_round(mask: np.ndarray | None, name: str) -> list[int]:

@@ -21,6 +21,10 @@ from ..options import ExifOrientation, SplitPlaces
 from ..samples import Glance, Sample, Source, new_sample
 
 
+OR = "|"
+"""Between patterns of which the first that fits is taken."""
+
+
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class PairedOptions(SplitPlaces):
     """Of formats in which the name of an image leads to its mask."""
@@ -34,7 +38,7 @@ class PairedOptions(SplitPlaces):
     image_stem: str = Field(
         default="*",
         description="what stems of images are called, with a * for the part that masks repeat, and perhaps the folder "
-        "they are in: *_img, images/*",
+        "they are in: *_img, images/*; several where splits differ, as mask_suffix has them: *_training|*_test",
     )
 
 
@@ -97,7 +101,8 @@ class MaskSplit:
 def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     """Each image with the mask of its stem; a mask that is missing is met when its sample is read.
 
-    Where both are in one folder, what is the mask of another file is no image.
+    Where both are in one folder, what is the mask of another file is no image. What has no mask and is called as
+    another image with something after it shows the same and is none either: `a_superpixels.png`, `a_mask_2.png`.
     """
     images, masks = options.place("images", key), options.place("masks", key)
     found = images_below(images)
@@ -107,6 +112,7 @@ def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     if images == masks:
         taken = {mask for image, mask in pairs if mask != image}
         pairs = [(image, mask) for image, mask in pairs if image not in taken]
+    pairs = _without_extras(pairs)
     found = [image for image, _ in pairs]
     if twice := [mask for mask, count in Counter(mask for _, mask in pairs).items() if count > 1]:
         first, second = [image.name for image, mask in pairs if mask == twice[0]][:2]
@@ -119,12 +125,30 @@ def pairs_of(options: PairedOptions, key: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
+def _without_extras(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Without images that have no mask and are called as another with something after it."""
+    stems = {image.with_suffix("") for image, _ in pairs}
+    return [(image, mask) for image, mask in pairs if not _is_called_after(image, stems) or os.path.exists(mask)]
+
+
+def _is_called_after(image: Path, stems: set[Path]) -> bool:
+    parts = image.stem.split("_")
+    return any(image.with_name("_".join(parts[:end])) in stems for end in range(1, len(parts)) if parts[end - 1])
+
+
 def mask_of(image: str, image_stem: str, mask_suffix: str) -> str | None:
     """Where the mask of an image is, from where the image is, both below their folders; None of a file that is none.
 
     >>> mask_of("a/img_1.jpg", "img_*", "_mask.png"), mask_of("a/images/1.jpg", "images/*", "../masks/*.png")
     ('a/1_mask.png', 'a/masks/1.png')
     """
+    stems, suffixes = image_stem.split(OR), mask_suffix.split(OR)
+    suffixes = suffixes if len(suffixes) == len(stems) else suffixes * len(stems)
+    found = (_mask_of(image, stem, suffix) for stem, suffix in zip(stems, suffixes))
+    return next((mask for mask in found if mask is not None), None)
+
+
+def _mask_of(image: str, image_stem: str, mask_suffix: str) -> str | None:
     folder, _, pattern = image_stem.rpartition("/")
     above, _, name = image.rpartition("/")
     before, _, after = pattern.partition("*")

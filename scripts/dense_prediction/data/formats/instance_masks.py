@@ -14,10 +14,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
-from ...options import FORBID_UNKNOWN
+from ...options import FORBID_UNKNOWN, NonNegative
 from ...tasks import Task
 from ..annotations.file_names import is_litter
 from ..annotations.instances import Instance, box_round, instance_fields
+from ..annotations.palettes import Colours, Palette
 from ..bad_samples import BadSample
 from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_picture
 from ..samples import Glance, Sample, Source, new_sample
@@ -36,7 +37,7 @@ _WEIGHTS = np.array([65536, 256, 1], dtype=np.int64)
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
 class InstanceMasksOptions(PairedOptions):
-    """Folders of images and of masks; the masks name no class, so that there is one."""
+    """Folders of images and of masks. These name no class: there is one, or `classes` has other masks that do."""
 
     tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
 
@@ -46,18 +47,71 @@ class InstanceMasksOptions(PairedOptions):
         description="a mask of an image numbers its objects, 0 being none; or each object is a file, in a folder that "
         "is called as its image, or in masks/ beside images/",
     )
+    void_numbers: list[NonNegative] = Field(
+        default_factory=list,
+        description="numbers that are no object, as those of borders in VOC's masks; of colours red * 65536 + green * "
+        "256 + blue",
+    )
+    classes: dict[str, str] = Field(
+        default_factory=dict,
+        description="folder of a second mask of each image, called as the first: what most of an object's pixels are "
+        "there is its class, 1 the first of labels; else all are of one class",
+    )
+    palette: Colours | None = Field(
+        default=None, description="of these masks where they are in colours, as for label maps"
+    )
 
     def open(self, task: Task) -> Source:
         """The folders that `images` and `masks` name for each split."""
         labels = self.class_names([OBJECT])
-        if len(labels) > 1:
-            raise UserError(f"data.labels={labels}: masks that tell objects apart are of one class; name one")
+        if len(labels) > 1 and not self.classes:
+            raise UserError(
+                f"data.labels={labels}: masks that tell objects apart are of one class; name one, or the folders of "
+                "masks of classes in data.classes"
+            )
+        if self.classes and self.objects == "files":
+            raise UserError("data.classes is for data.objects=numbers, masks that number the objects of an image")
 
         def open_split(key: str) -> "InstanceMaskSplit":
             pairs = pairs_of(self, key) if self.objects == "numbers" else _with_folders(self, key)
-            return InstanceMaskSplit(pairs, self.place("images", key), labels[0], "masks" in task.columns, self)
+            classes = ClassMasks.of(self, labels, key) if self.classes else None
+            return InstanceMaskSplit(pairs, self.place("images", key), labels, "masks" in task.columns, self, classes)
 
-        return Source(labels, frozenset({0}), open_split)
+        return Source(labels, frozenset(range(len(labels))), open_split)
+
+
+class ClassMasks:
+    """The masks that say of which class objects are.
+
+    Args:
+        masks: the folder of the objects' masks, below which they are called as these below `folder`.
+        palette: of those in colours.
+        count: of the classes, which are 1 to `count` in the masks.
+    """
+
+    def __init__(self, masks: Path, folder: Path, palette: Palette | None, count: int) -> None:
+        self.masks, self.folder, self.palette, self.count = masks, folder, palette, count
+
+    @classmethod
+    def of(cls, options: InstanceMasksOptions, labels: list[str], key: str) -> "ClassMasks":
+        palette = None if options.palette is None else Palette.of(options.palette, labels, 1)
+        return cls(options.place("masks", key), options.place("classes", key), palette, len(labels))
+
+    def labels_of(self, mask: Path, objects: Sequence[np.ndarray]) -> list[int | None]:
+        """The class that most pixels of each object (H, W) in a mask have, from 0 on; None where none has any.
+
+        Raises:
+            BadSample: the mask of the classes cannot be read, or has another size.
+        """
+        path = self.folder / mask.relative_to(self.masks)
+        numbers = _numbers(path) if self.palette is None else self.palette.read(read(path), str(path))
+        if objects and numbers.shape != objects[0].shape:
+            raise BadSample(f"{path} has height and width {numbers.shape}, {mask} has {objects[0].shape}")
+        return [self._most(numbers[each]) for each in objects]
+
+    def _most(self, numbers: np.ndarray) -> int | None:
+        counts = np.bincount(numbers[(numbers > BACKGROUND) & (numbers <= self.count)])
+        return int(counts.argmax()) - 1 if counts.any() else None
 
 
 class InstanceMaskSplit:
@@ -65,22 +119,25 @@ class InstanceMaskSplit:
 
     Args:
         folder: of the images.
-        label: the one class.
+        labels: the names of the classes.
         masks: give the masks too, and not the boxes round them alone.
+        classes: say of which class an object is; None where there is one.
     """
 
     def __init__(
         self,
         pairs: Sequence[tuple[Path, Path]],
         folder: Path,
-        label: str,
+        labels: list[str],
         masks: bool,
         options: InstanceMasksOptions,
+        classes: ClassMasks | None = None,
     ) -> None:
-        self.pairs, self.folder, self.label = pairs, folder, label
-        self.masks = masks
+        self.pairs, self.folder, self.labels = pairs, folder, labels
+        self.masks, self.classes = masks, classes
         self.orientation = options.exif_orientation
-        self.objects_of = _numbered if options.objects == "numbers" else _in_files
+        self.no_objects = {BACKGROUND, *options.void_numbers}
+        self.objects_of = self._numbered if options.objects == "numbers" else _in_files
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -94,21 +151,40 @@ class InstanceMaskSplit:
         for mask, name in found:
             if mask.shape != size:
                 raise BadSample(f"{name} has height and width {mask.shape}, its image {path} has {size}")
-        instances = [self._instance(mask) for mask, _ in found]
+        objects = [mask for mask, _ in found]
+        labels = self._labels_of(place, objects)
+        instances = [self._instance(mask, label) for mask, label in zip(objects, labels) if label is not None]
         return new_sample(image, str(path), index) | instance_fields(instances, size, str(path), "xyxy", self.masks)
 
     def glance(self, index: int) -> Glance:
-        """How many objects there are."""
+        """How many objects there are, and of which classes."""
         place = self.pairs[index][1]
-        count = len(_files(place)) if self.objects_of is _in_files else len(_present(_numbers(place)))
-        return Glance([self.label] * count)
+        if self.classes is not None:
+            labels = self._labels_of(place, [mask for mask, _ in self.objects_of(place)])
+            return Glance([self.labels[label] for label in labels if label is not None])
+        count = len(_files(place)) if self.objects_of is _in_files else len(self._present(_numbers(place)))
+        return Glance([self.labels[0]] * count)
 
     def picture_names(self) -> list[str]:
         """What each image is called below its folder."""
         return names_below(self.folder, [image for image, _ in self.pairs])
 
-    def _instance(self, mask: np.ndarray) -> Instance:
-        return Instance(box_round(mask), 0, self.label, area=int(mask.sum()), mask=mask if self.masks else None)
+    def _numbered(self, path: Path) -> Iterator[tuple[np.ndarray, str]]:
+        """The objects of a mask, each (H, W) bool, with what a message calls them."""
+        numbers = _numbers(path)
+        for number in self._present(numbers):
+            yield numbers == number, str(path)
+
+    def _present(self, numbers: np.ndarray) -> list[int]:
+        """Those of the objects."""
+        return [number for number in np.unique(numbers).tolist() if number not in self.no_objects]
+
+    def _labels_of(self, place: Path, objects: Sequence[np.ndarray]) -> list[int | None]:
+        return [0] * len(objects) if self.classes is None else self.classes.labels_of(place, objects)
+
+    def _instance(self, mask: np.ndarray, label: int) -> Instance:
+        name = self.labels[label]
+        return Instance(box_round(mask), label, name, area=int(mask.sum()), mask=mask if self.masks else None)
 
 
 def _with_folders(options: InstanceMasksOptions, key: str) -> list[tuple[Path, Path]]:
@@ -128,13 +204,6 @@ def _folder_of(image: Path) -> Path:
     if image.parent.name == IMAGES and not os.path.isdir(image.with_suffix("")):
         return image.parent.with_name(MASKS)
     return image.with_suffix("")
-
-
-def _numbered(path: Path) -> Iterator[tuple[np.ndarray, str]]:
-    """The objects of a mask, each (H, W) bool, with what a message calls them."""
-    numbers = _numbers(path)
-    for number in _present(numbers):
-        yield numbers == number, str(path)
 
 
 def _in_files(folder: Path) -> Iterator[tuple[np.ndarray, str]]:
@@ -159,11 +228,6 @@ def _size_of(place: Path) -> AnnotatedSize:
         return NOT_SAID
     height, width = _numbers(place).shape
     return height, width
-
-
-def _present(numbers: np.ndarray) -> list[int]:
-    """Those of the objects."""
-    return [number for number in np.unique(numbers).tolist() if number != BACKGROUND]
 
 
 def _numbers(path: Path) -> np.ndarray:

@@ -19,12 +19,12 @@ from ...options import FORBID_UNKNOWN
 from ...tasks import Task
 from ..annotations.coco_masks import FEWEST_COORDINATES, decode_segmentation
 from ..annotations.file_names import files_below, leads_out, locate
-from ..annotations.instances import Instance, ObjectsOptions, instance_fields, to_corners
+from ..annotations.instances import Instance, OutlinesOptions, instance_fields, to_corners
 from ..annotations.numbers import short, whole_number
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
 from ..images import is_picture_name, read_picture
-from ..options import ExifOrientation, SplitPlaces, it_has, some
+from ..options import SplitPlaces, it_has, some
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 
 
@@ -43,7 +43,7 @@ SLACK = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class YoloOptions(SplitPlaces, ObjectsOptions):
+class YoloOptions(SplitPlaces, OutlinesOptions):
     """The folder of the YAML file, or that file; its splits are the keys train, val and test.
 
     With `images`, no YAML file is asked: they say where the splits are, and `labels` names the classes.
@@ -67,7 +67,7 @@ class YoloOptions(SplitPlaces, ObjectsOptions):
 
         def open_split(key: str) -> UncheckedSplit:
             images = description.images(getattr(self, key), key)
-            return YoloSplit(images, description, labels, "masks" in task.columns, self.exif_orientation)
+            return YoloSplit(images, description, labels, "masks" in task.columns, self)
 
         return Source(labels, frozenset(range(len(labels))), open_split, [ids[label] for label in labels])
 
@@ -160,9 +160,18 @@ class Description:
             yield from sorted(path for path in files_below(place) if is_picture_name(path.name))
             return
         for line in read_lines(place):
-            name = line.removeprefix("./")
-            found = locate(self.root, name, f"a line of {place}")
-            yield found if os.path.exists(found) else locate(place.parent, name, f"a line of {place}")
+            yield self._listed(line.removeprefix("./"), place)
+
+    def _listed(self, name: str, place: Path) -> Path:
+        """A picture of a list, below the folder of the YAML file or of the list; CVAT writes data/ before its name."""
+        found = locate(self.root, name, f"a line of {place}")
+        parts = PurePosixPath(name).parts
+        for folder in (self.root, place.parent):
+            for start in range(len(parts)):
+                other = locate(folder, "/".join(parts[start:]), f"a line of {place}")
+                if os.path.exists(other):
+                    return other
+        return found
 
 
 def _root(file: Path, said: Any) -> Path:
@@ -203,13 +212,13 @@ class YoloSplit:
         description: Description,
         labels: list[str],
         masks: bool,
-        orientation: ExifOrientation,
+        options: YoloOptions,
     ) -> None:
         self.images, self.root = images, description.root
         self.names, self.labels = description.names, labels
         self.left_out = {number for number, name in self.names.items() if name not in labels}
         self.masks = masks
-        self.orientation = orientation
+        self.orientation, self.boxes_as_outlines = options.exif_orientation, options.boxes_as_outlines
 
     def __len__(self) -> int:
         return len(self.images)
@@ -245,7 +254,7 @@ class YoloSplit:
     def _instance(self, each: "YoloObject", size: tuple[int, int]) -> Instance:
         name = self.names.get(each.number)
         label = self.labels.index(name) if name in self.labels else None
-        mask = each.mask(size) if self.masks else None
+        mask = each.mask(size, self.boxes_as_outlines) if self.masks else None
         return Instance(each.box(size), label, each.number if name is None else name, mask=mask)
 
 
@@ -305,12 +314,15 @@ class YoloObject:
             corners = np.array([min(x), min(y), max(x), max(y)])
         return (corners * [width, height, width, height]).tolist()
 
-    def mask(self, size: tuple[int, int]) -> np.ndarray:
+    def mask(self, size: tuple[int, int], boxes_as_outlines: bool = False) -> np.ndarray:
         """(H, W) bool.
 
         Raises:
-            BadSample: it is a box.
+            BadSample: it is a box, which is no outline.
         """
+        if len(self.coordinates) == BOX and boxes_as_outlines:
+            left, top, right, bottom = self.box(size)
+            return decode_segmentation([[left, top, right, top, right, bottom, left, bottom]], size, self.name)
         if len(self.coordinates) == BOX:
             raise BadSample(
                 f"{self.name}: it is a box, and instances need polygons: export them, or learn task=object_detection"

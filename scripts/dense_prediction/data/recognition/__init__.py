@@ -7,6 +7,7 @@ from pathlib import Path
 from ...errors import UserError
 from ...options import Tree
 from ...tasks import Task
+from ..annotations.other_tools import KINDS, kind_of
 from ..archives import is_archive, unpack
 from ..formats import formats
 from ..options import some
@@ -27,6 +28,10 @@ RECOGNIZERS: list[Callable[[Survey], list[Candidate]]] = [
     recognize_masks,
     recognize_tables,
 ]
+
+
+MOST_LOOKED_INTO = 20
+"""Files of one ending, to tell which tool wrote them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def _survey(path: Path) -> Survey:
 
 
 def _contents(survey: Survey) -> str:
+    if (other := _of_other_tools(survey)) is not None:
+        return f"{survey.num_pictures:,} pictures and {other}"
     if survey.num_pictures:
         kinds = {"COCO's JSON": survey.paths(".json"), "VOC's XML": survey.paths(".xml")}
         others = "".join(f"; {paths[0]} is not {kind}" for kind, paths in kinds.items() if paths)
@@ -102,6 +109,16 @@ def _contents(survey: Survey) -> str:
         )
     listed = some(survey.folders.get("") or sorted(survey.folders), 5)
     return f"no pictures ({listed}): give the folder in which pictures and annotations are"
+
+
+def _of_other_tools(survey: Survey) -> str | None:
+    """What is there that no format reads, and how to bring it into one."""
+    for ending in dict.fromkeys(ending for kind in KINDS for ending in kind.endings):
+        paths = survey.paths(ending)
+        for path in paths[:: max(1, -(-len(paths) // MOST_LOOKED_INTO))]:
+            if (kind := kind_of(survey.root / path)) is not None:
+                return f"{kind.title} ({path}), which is not read: {kind.advice}"
+    return None
 
 
 def _of_format(candidates: list[Candidate], format: str, source: str) -> list[Candidate]:

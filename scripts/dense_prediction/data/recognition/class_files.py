@@ -64,6 +64,12 @@ def _coloured_table(file: Path, path: str) -> ClassFile:
     return _checked(ClassFile(path, [row[0].strip() for row in rows], colours=[_colour(row[1:4]) for row in rows]))
 
 
+def _coloured_list(file: Path, path: str) -> ClassFile:
+    """CamVid's, and CVAT's for it: red green blue name."""
+    rows = [line.split(maxsplit=3) for line in read_lines(file)]
+    return _checked(ClassFile(path, [row[3] for row in rows], colours=[_colour(list(row[:3])) for row in rows]))
+
+
 def _machine_colours(file: Path, path: str) -> ClassFile:
     """Supervisely's: {name: [red, green, blue]}, with a number in each of the three."""
     content: dict[str, Any] = read_json(file)
@@ -90,6 +96,9 @@ READERS: dict[str, Callable[[Path, str], ClassFile]] = {
     "labelmap.txt": _labelmap,
     "_classes.csv": _pixel_values,
     "class_dict.csv": _coloured_table,
+    "label_class_dict.csv": _coloured_table,
+    "class_dict_seg.csv": _coloured_table,
+    "label_colors.txt": _coloured_list,
     "obj_class_to_machine_color.json": _machine_colours,
     "objectinfo150.txt": _ade20k,
     "classes.txt": _list,

@@ -29,6 +29,8 @@ LOOKED_AT = 1_000
 
 _PARTS = ("info", "licenses", "images", "annotations", "categories")
 
+_OUTLINE, _CATEGORY = re.compile(rb'"segmentation"\s*:\s*[\[{]\s*["\[]'), re.compile(rb'"category_id"')
+
 _OPENS = re.compile(rb'"\s*:\s*[\[{]')
 
 
@@ -41,14 +43,16 @@ class CocoJson:
         names: of its pictures.
         classes: the names of its categories.
         panoptic: whether its annotations are lists of segments; otherwise they are objects.
-        outlines: whether an object has polygons or run lengths.
+        objects: how many annotations there are.
+        outlines: how many of them have polygons or run lengths.
     """
 
     path: str
     names: list[str]
     classes: list[str]
     panoptic: bool
-    outlines: bool
+    objects: int
+    outlines: int
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,16 @@ def _objects(survey: Survey, files: list[CocoJson]) -> Candidate:
     new = _Reading(survey, "coco", "COCO JSON", files)
     if new.missing:
         return new.candidate(())
-    outlines = all(file.outlines for file in new.splits.values())
-    tasks = ("object_detection", "instance_segmentation") if outlines else ("object_detection",)
-    return new.candidate(tasks, words="" if outlines else ", boxes without outlines")
+    if not all(file.outlines for file in new.splits.values()):
+        return new.candidate(("object_detection",), words=", boxes without outlines")
+    objects, outlines = (sum(getattr(file, what) for file in new.splits.values()) for what in ("objects", "outlines"))
+    boxes = f"{objects - outlines:,} of {objects:,} objects have a box and no outline"
+    if outlines * 2 < objects:
+        return new.candidate(("object_detection",), words=f"; {boxes}")
+    tasks = ("object_detection", "instance_segmentation")
+    if outlines >= objects:
+        return new.candidate(tasks)
+    return new.candidate(tasks, {"boxes_as_outlines": True}, f"; {boxes}: it is taken for that")
 
 
 def _segments(survey: Survey, files: list[CocoJson]) -> Candidate:
@@ -181,14 +192,15 @@ def _read_parts(file: Path, path: str) -> CocoJson | None:
         images, categories = _part(data, "images", file), _part(data, "categories", file)
         has_annotations = data.find(b'"annotations"') >= 0
         panoptic = data.find(b'"segments_info"') >= 0
-        outlines = re.search(rb'"segmentation"\s*:\s*(\[\s*\[|\{)', data) is not None
+        outlines = sum(1 for _ in _OUTLINE.finditer(data))
+        objects = sum(1 for _ in _CATEGORY.finditer(data))
     if not isinstance(images, list) or not isinstance(categories, list) or not has_annotations:
         return None
     names = [entry["file_name"] for entry in images if isinstance(entry, dict) and _has_text(entry, "file_name")]
     classes = [entry["name"] for entry in categories if isinstance(entry, dict) and _has_text(entry, "name")]
     if not names or not classes:
         return None
-    return CocoJson(path, names, classes, panoptic, outlines)
+    return CocoJson(path, names, classes, panoptic, objects, outlines)
 
 
 def _part(data: mmap.mmap, part: str, file: Path) -> Any:

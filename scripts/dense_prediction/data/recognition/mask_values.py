@@ -1,7 +1,7 @@
 """What the values in masks stand for: classes, with names from a file where there is one, or objects."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +44,20 @@ MOST_EXAMINED, MOST_OBJECTS = 20, 50
 
 LARGEST_CLASS = 255
 
+NOT_NAMED = ", which no file names"
+
+NEAR = 32
+"""How far from black or white a pixel may be that JPEG, or a change of size, has blurred."""
+
+TWO_TONED = 0.9
+"""The share of pixels that are near black or near white, where masks were meant to have these two."""
+
+FEWEST_SHADES = 16
+"""Between black and white, for masks in a lossless format to be blurred ones of two classes."""
+
+HALF = 128
+"""Of the way from black to white, which parts two classes."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -58,6 +72,9 @@ class Look:
         counted: the share of masks whose numbers go up from 1, or are too large for classes.
         varied: whether they differ in how many numbers they have.
         lossy: whether the files are JPEGs.
+        near: the shares of the pixels that are near black, and near white.
+        palette: the colour of each number in files that have a palette; none where it differs from file to file, and
+            the numbers mean nothing.
     """
 
     ids: frozenset[int]
@@ -68,6 +85,17 @@ class Look:
     counted: float
     varied: bool
     lossy: bool
+    near: tuple[float, float] = (0.0, 0.0)
+    palette: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    @property
+    def is_blurred(self) -> bool:
+        """Whether masks were black and white before JPEG or a change of size made greys of them."""
+        if min(self.near) == 0 or sum(self.near) < TWO_TONED:
+            return False
+        shades = sorted(self.ids | {max(colour) for colour in self.colours})
+        is_smooth = len(shades) > FEWEST_SHADES or not any(NEAR < shade < 255 - NEAR for shade in shades)
+        return self.lossy or (is_smooth and any(HALF <= shade < 255 for shade in shades))
 
     @property
     def are_objects(self) -> bool:
@@ -79,7 +107,7 @@ class Look:
         """Whether masks have several numbers beside 0, not the same in all of them, and most are in one piece."""
         has_background = 0 in self.ids or (0, 0, 0) in self.colours
         is_many = self.most > 1 and (self.varied or self.most >= FEWEST_OBJECTS)
-        return is_many and has_background and not self.lossy and self.single > 0.5
+        return is_many and has_background and not self.lossy and not self.is_blurred and self.single > 0.5
 
 
 def read_some(paths: Sequence[Path]) -> Iterator[Image.Image]:
@@ -98,8 +126,10 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
     end = time.monotonic() + SECONDS
     ids, found, grey = set[int](), set[tuple[int, int, int]](), True
     single, counted, counts = list[bool](), list[bool](), set[int]()
+    near, shown = list[tuple[float, float]](), set[tuple[int, tuple[int, int, int]]]()
     for mask in masks:
         numbers = np.array(mask)
+        near.append(_near_black_and_white(mask))
         if numbers.ndim == 3:
             levels = colours(mask, "a mask").reshape(-1, 3)
             numbers = levels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
@@ -109,6 +139,7 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         elif numbers.dtype.kind in "biu":
             present = np.unique(numbers).astype(np.int64).tolist()
             ids.update(present)
+            shown.update(_colours_of(mask, present))
             grey &= mask.mode in ("L", "1")
         else:
             continue
@@ -118,6 +149,8 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
             counted.append(max(present) > LARGEST_CLASS or max(present) < 2 * len(present) + 2)
         if time.monotonic() > end:
             break
+    if len(shown) > len(palette := dict(shown)):
+        found, ids, palette = found | {colour for _, colour in shown}, ids.difference(palette), {}
     return Look(
         frozenset(ids),
         frozenset(found),
@@ -127,7 +160,28 @@ def look_at(masks: Iterable[Image.Image], lossy: bool = False) -> Look:
         _share(counted),
         len(counts) > 1,
         lossy,
+        (float(np.mean([dark for dark, _ in near] or [0])), float(np.mean([light for _, light in near] or [0]))),
+        palette,
     )
+
+
+def _colours_of(mask: Image.Image, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """What numbers look like in a file with a palette."""
+    levels = (mask.getpalette("RGB") or []) if mask.mode == "P" else []
+    for number in numbers:
+        if len(colour := levels[3 * number : 3 * number + 3]) == 3:
+            yield number, (colour[0], colour[1], colour[2])
+
+
+def _near_black_and_white(mask: Image.Image) -> tuple[float, float]:
+    """The shares of a mask's pixels that are near black, and near white; none of a map of numbers."""
+    if mask.mode == "L":
+        numbers = np.array(mask)
+        return float(np.mean(numbers <= NEAR)), float(np.mean(numbers >= 255 - NEAR))
+    if mask.mode in ("RGB", "RGBA", "LA"):
+        levels = colours(mask, "a mask")
+        return float(np.mean(levels.max(-1) <= NEAR)), float(np.mean(levels.min(-1) >= 255 - NEAR))
+    return 0.0, 0.0
 
 
 def are_lossy(paths: Iterable[Path]) -> bool:
@@ -163,6 +217,11 @@ class Classes:
     words: str = ""
     missing: str = ""
 
+    @property
+    def are_named(self) -> bool:
+        """Whether a file says the names."""
+        return not self.missing and NOT_NAMED not in self.words
+
     def candidate(self, format: str, title: str, data: dict[str, Any], words: str) -> Candidate:
         """Maps of these classes."""
         if self.missing:
@@ -181,12 +240,28 @@ def classes_of_look(look: Look, file: ClassFile | None) -> Classes:
     """The classes that masks show, by a file with their names or by their values."""
     if look.colours and look.ids:
         return Classes([], missing="some masks are in colours and others are not: write all in one way")
+    if look.is_blurred:
+        return _of_two_tones(look, file)
     is_blurred = look.lossy and len(look.ids | look.colours) > 2
     if is_blurred or len(look.colours) > MOST_COLOURS or look.most > MOST_COLOURS:
         return Classes([], missing=_why_too_many(look))
     if look.colours:
         return _of_colours(look, file)
     return _of_ids(look, file) if look.ids else Classes([], missing="no mask could be read")
+
+
+def _of_two_tones(look: Look, file: ClassFile | None) -> Classes:
+    """Black and white that were blurred; a file may name them, by their colours or in this order."""
+    names, where = ["background", "foreground"], NOT_NAMED
+    if file is not None and len(file.names) == 2:
+        lightness = [sum(colour) for colour in file.colours] or [0, 1]
+        names = [name for _, name in sorted(zip(lightness, file.names), key=lambda pair: pair[0])]
+        where = f" of {file.path}"
+    elif file is not None and len(file.names) == 1:
+        names, where = ["background", *file.names], f" of {file.path}"
+    why = "JPEG" if look.lossy else "a change of size"
+    words = f" below and from {HALF} on, as {why} has blurred black and white{where}"
+    return Classes(names, {"foreground_from": HALF}, words)
 
 
 def _why_too_many(look: Look) -> str:
@@ -206,7 +281,7 @@ def _of_colours(look: Look, file: ClassFile | None) -> Classes:
     if listed[0] == (0, 0, 0):
         labels = ["background", *(f"class {place}" for place in range(1, len(listed)))]
     palette = {label: list(colour) for label, colour in zip(labels, listed)}
-    return _enough(Classes(labels, {"palette": palette}, " by their colours, which no file names"))
+    return _enough(Classes(labels, {"palette": palette}, f" by their colours{NOT_NAMED}"))
 
 
 def _named_colours(file: ClassFile) -> Classes:
@@ -224,7 +299,7 @@ def _of_shades(shades: list[int]) -> Classes:
     else:
         labels = ["background" if shade == 0 else f"class {shade}" for shade in shades]
     palette = {label: [shade] * 3 for label, shade in zip(labels, shades)}
-    return _enough(Classes(labels, {"palette": palette}, " by their shades, which no file names"))
+    return _enough(Classes(labels, {"palette": palette}, f" by their shades{NOT_NAMED}"))
 
 
 def _of_ids(look: Look, file: ClassFile | None) -> Classes:
@@ -235,7 +310,7 @@ def _of_ids(look: Look, file: ClassFile | None) -> Classes:
         return _named_colours(file)
     if file is not None and (fitting := _fitting(file.names, present)):
         return _enough(replace(fitting, words=f" of {file.path}"))
-    nothing = ", which no file names"
+    nothing = NOT_NAMED
     if present and 0 not in present and min(present) == 1 and max(present) <= LARGEST_CLASS - 2:
         labels = [f"class {number}" for number in range(1, max(present) + 1)]
         return _enough(Classes(labels, {"reduce_labels": True}, f" by the ids from 1 to {max(present)}{nothing}"))
@@ -244,8 +319,11 @@ def _of_ids(look: Look, file: ClassFile | None) -> Classes:
     if present - {WHITE} <= {0, 1} and 1 in present:
         return _enough(Classes(["background", "foreground"], words=f" for 0 and 1{nothing}"))
     known = sorted(present - {WHITE})
-    if look.grey and known and (len(known) == 1 or known[-1] >= FAR_APART * len(known) + 5):
+    are_far_apart = bool(known) and (len(known) == 1 or known[-1] >= FAR_APART * len(known) + 5)
+    if look.grey and are_far_apart:
         return _of_shades(sorted(present))
+    if are_far_apart and WHITE not in present and present <= look.palette.keys():
+        return _of_colours(replace(look, colours=frozenset(look.palette.values())), None)
     if not known or known[-1] > LARGEST_CLASS - 2 or known[0] < 0:
         return Classes([], missing=f"its masks hold the ids {some(sorted(present))}, and 0 to 253 can be classes")
     labels = ["background", *(f"class {number}" for number in range(1, known[-1] + 1))]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from PIL import Image
 
 from ..formats.voc_files import LISTS
 from ..images import DAMAGED
-from .candidates import Candidate, as_splits, in_words, split_keys
+from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
 from .class_files import find_class_file
-from .mask_values import Look, are_lossy, classes_of_look, look_at, read_some
-from .names import role_of, split_of
+from .mask_values import NOT_NAMED, Classes, Look, are_lossy, classes_of_look, look_at, read_some
+from .names import role_of, split_of, words_of
 from .pairing import Names, Pair, is_mask_name, pairs_of
 from .survey import Survey, join
 
@@ -20,8 +21,25 @@ from .survey import Survey, join
 OBJECT = "object"
 """What the one class of masks is called that tell objects apart and name none."""
 
+ONE_CLASS = f"1 class ({OBJECT}){NOT_NAMED}"
+
+NUMBERED = "instance masks, a number for each object"
+
+INSTANCE_TASKS = ("instance_segmentation", "object_detection")
+
+OBJECTS, CLASSES_OF_VOC = "SegmentationObject", "SegmentationClass"
+
+VOC_BORDERS = [255, 224 * 65536 + 224 * 256 + 192]
+"""Round objects: the number in files with a palette, and the colour of others."""
+
+CLASSES = {"class", "semantic", "ids"}
+"""What folders and files of masks are called that hold numbers of classes."""
+
 MOST_COMPARED = 5
 """Pictures whose sizes are compared with those of their masks."""
+
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif")
+"""How the names of files end that may be masks where no word says so."""
 
 PER_OBJECT = 1.2
 """Masks of a picture, for folders of masks to be files of single objects."""
@@ -31,20 +49,56 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
     """Masks of classes, of numbered objects or of single objects."""
     if (single := _single_objects(survey)) is not None:
         return [single]
-    pairs = _pairs(survey)
+    objects, pairs = _objects_of_voc(survey), _pairs(survey)
     if not pairs:
-        return _unmatched(survey)
+        return objects or _unmatched(survey)
     if wrong := _of_another_size(survey, pairs):
         return [Candidate("folders", "images and masks", words=_in_words(survey, pairs), missing=wrong)]
     paths = [survey.root / mask for pair in pairs.values() for _, mask in pair.files()]
     look = look_at(read_some(paths), are_lossy(paths))
-    return [_classes(survey, pairs, look), _numbers(survey, pairs, look)]
+    classes = classes_of_look(look, find_class_file(survey))
+    if not classes.missing and _are_called_classes(pairs) or classes.are_named:
+        look = replace(look, varied=False, most=0)  # which tells no objects apart
+    return [_classes(survey, pairs, look, classes), *(objects or [_numbers(survey, pairs, look)])]
+
+
+def _objects_of_voc(survey: Survey) -> list[Candidate]:
+    """Numbers of objects in the folder that VOC, CVAT and labelme have beside the one of classes."""
+    masks = {folder: names for folder, names in survey.pictures.items() if folder.rpartition("/")[2] == OBJECTS}
+    images = {folder: names for folder, names in survey.pictures.items() if role_of(folder) == "images"}
+    pairs = pairs_of(images, masks) if masks and images else {}
+    if not pairs:
+        return []
+    data = _of_objects(survey, pairs) | {"void_numbers": VOC_BORDERS}
+    words, file = f"{OBJECTS}, {_in_words(survey, pairs)}", find_class_file(survey)
+    classes = {split: pair.others.path.replace(OBJECTS, CLASSES_OF_VOC) for split, pair in pairs.items()}
+    if file is None or not all(folder in survey.pictures for folder in classes.values()):
+        return [Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, f"{words}, {ONE_CLASS}")]
+    things = [name for name in file.names if name not in ("background", "border")]
+    data |= {"labels": things, "classes": classes}
+    if file.colours:
+        found: dict[Any, list[int]] = {name: list(colour) for name, colour in zip(file.names, file.colours)}
+        data["palette"] = {name: found[name] for name in things} | {0: [0, 0, 0], 255: [224, 224, 192]}
+    words = f"{words}, {classes_in_words(things)} of {file.path}"
+    return [Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, words)]
+
+
+def _of_objects(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    return {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
+
+
+def _are_called_classes(pairs: Mapping[str, Pair]) -> bool:
+    """Whether names say that masks hold the numbers of classes: `SegmentationClass`, `_gtFine_labelIds.png`."""
+    names = (f"{pair.others.path}/{pair.suffix}" for pair in pairs.values())
+    words = [set(words_of(part)) for name in names for part in name.split("/")]
+    return any(CLASSES & each and "instance" not in each for each in words)
 
 
 def _unmatched(survey: Survey) -> list[Candidate]:
     """Folders of masks whose names lead to no picture."""
     masks = [folder for folder in survey.pictures if role_of(folder) == "masks" and not _is_of_voc(survey, folder)]
-    images = [folder for folder in survey.pictures if role_of(folder) == "images"]
+    others = [folder for folder in survey.pictures if folder not in masks and not _is_of_voc(survey, folder)]
+    images = [folder for folder in others if role_of(folder) == "images"] or others
     if not masks or not images:
         return []
     one, other = (join(folder, survey.pictures[folder][0]) for folder in (images[0], masks[0]))
@@ -72,22 +126,20 @@ def _size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
+def _classes(survey: Survey, pairs: Mapping[str, Pair], look: Look, classes: Classes) -> Candidate:
     title, words = "images and masks", _in_words(survey, pairs)
-    classes = classes_of_look(look, find_class_file(survey))
-    if look.are_objects and (classes.missing or "which no file names" in classes.words):
+    if look.are_objects and not classes.are_named:
         return Candidate("folders", title, words=words, missing="its masks tell objects apart, and no classes")
     return classes.candidate("folders", title, _data(survey, pairs), words)
 
 
 def _numbers(survey: Survey, pairs: Mapping[str, Pair], look: Look) -> Candidate:
-    title, words = "instance masks, a number for each object", _in_words(survey, pairs)
+    words = _in_words(survey, pairs)
     if not look.may_be_objects:
         missing = "its masks tell classes apart, and no objects: each would need a number of its own"
-        return Candidate("instance_masks", title, words=words, missing=missing)
-    data = {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
-    tasks = ("instance_segmentation", "object_detection")
-    return Candidate("instance_masks", title, tasks, data, f"{words}, 1 class ({OBJECT}), which no file names")
+        return Candidate("instance_masks", NUMBERED, words=words, missing=missing)
+    data = _of_objects(survey, pairs)
+    return Candidate("instance_masks", NUMBERED, INSTANCE_TASKS, data, f"{words}, {ONE_CLASS}")
 
 
 def _in_words(survey: Survey, pairs: Mapping[str, Pair]) -> str:
@@ -128,8 +180,9 @@ def _is_of_voc(survey: Survey, folder: str) -> bool:
 def _beside(pictures: Names) -> dict[str, Pair]:
     """`a.jpg` and `a_mask.png`, or `a.jpg` and `a.png`."""
     called = {folder: [name for name in names if is_mask_name(name)] for folder, names in pictures.items()}
-    if not any(called.values()):
-        called = {folder: _of_second_ending(names) for folder, names in pictures.items()}
+    for find in (_of_second_ending, _of_one_suffix):
+        if not any(called.values()):
+            called = {folder: find(names) for folder, names in pictures.items()}
     masks = {folder: names for folder, names in called.items() if names}
     images = {
         folder: [name for name in names if name not in set(called[folder])]
@@ -142,8 +195,19 @@ def _beside(pictures: Names) -> dict[str, Pair]:
 def _of_second_ending(names: Sequence[str]) -> list[str]:
     """The PNGs or TIFFs of a folder in which each JPEG has one."""
     stems = Counter(name.rpartition(".")[0] for name in names)
-    lossless = [name for name in names if name.casefold().endswith((".png", ".tif", ".tiff", ".bmp", ".gif"))]
+    lossless = [name for name in names if name.casefold().endswith(LOSSLESS)]
     return lossless if names and set(stems.values()) == {2} and len(lossless) * 2 == len(names) else []
+
+
+def _of_one_suffix(names: Sequence[str]) -> list[str]:
+    """What is called as most pictures with the same after it, the first of several: `a_1stHO.png` beside `a.jpg`."""
+    stems = {_stem(name) for name in names}
+    parts = [(name, *_stem(name).rpartition("_")[::2]) for name in names if name.casefold().endswith(LOSSLESS)]
+    after = Counter(last for _, first, last in parts if first in stems)
+    most = max(after.values(), default=0)
+    suffix = min((last for last, count in after.items() if count == most), default="")
+    found = [name for name, first, last in parts if first in stems and last == suffix]
+    return found if len(found) * (len(after) + 2) > len(names) else []
 
 
 def _single_objects(survey: Survey) -> Candidate | None:
@@ -176,10 +240,9 @@ def _single_objects(survey: Survey) -> Candidate | None:
         "masks": {split: masks or "." for split, (_, masks) in of_split.items()},
     }
     counts: dict[str, int | None] = {split: len(found) for split, found in splits.items()}
-    words = f"{in_words(counts)}, {objects:,} masks, 1 class ({OBJECT}), which no file names"
-    tasks = ("instance_segmentation", "object_detection")
+    words = f"{in_words(counts)}, {objects:,} masks, {ONE_CLASS}"
     title = "instance masks, a file for each object"
-    return Candidate("instance_masks", title, tasks, data | split_keys(splits), words)
+    return Candidate("instance_masks", title, INSTANCE_TASKS, data | split_keys(splits), words)
 
 
 def _is_of_one(names: list[str], masks: list[str]) -> bool:

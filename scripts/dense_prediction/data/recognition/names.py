@@ -22,15 +22,26 @@ ROLES = {
         "photo",
         "photos",
         "jpegimages",
+        "pngimages",
         "rgb",
         "input",
     }
     | {"inputs", "raw", "original", "originals", "originalimages", "frames", "im", "imagery"},
     "masks": {"mask", "masks", "label", "labels", "gt", "groundtruth", "truth", "annotation", "annotations", "annot"}
     | {"annots", "anno", "annos", "ann", "target", "targets", "seg", "segs", "segmentation", "segmentations", "segm"}
+    | {"lab", "labs", "lbl", "lbls", "labeled", "labelled", "semantic", "semantics"}
     | {"segmentationclass", "labelids", "trainids", "xml", "xmls", "manual", "trimaps", "outputs", "output"},
 }
 """How they call pictures, and what is said of them."""
+
+PLAIN = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "jpegimages", "pngimages"}
+"""Those that say that pictures are there, also in a data set that is called after its masks: Kvasir-SEG/images."""
+
+GLUED_TO_SPLITS = {"crop", "crops", "data", "dataset", "set"} | {word for words in ROLES.values() for word in words}
+"""What stands after the name of a split without anything between: traincrop, trainannot."""
+
+GLUED_TO_NAMES = ("annot", "masks", "labels", "groundtruth")
+"""What stands after any name: defaultannot."""
 
 WORDS = {word for words in (*SPLITS.values(), *ROLES.values()) for word in words}
 
@@ -61,13 +72,18 @@ def split_of(path: str) -> str | None:
 
 
 def role_of(path: str) -> str | None:
-    """Whether a path says that pictures or masks are there; masks where it says both.
+    """Whether a path says that pictures or masks are there; masks where it says both in one part, or pictures above.
 
-    >>> role_of("train/images"), role_of("label_images"), role_of("train")
-    ('images', 'masks', None)
+    >>> role_of("train/images"), role_of("label_images"), role_of("train"), role_of("Kvasir-SEG/images")
+    ('images', 'masks', None, 'images')
     """
-    words = {word for part in path.split("/") for word in words_of(part)}
-    return next((role for role in ("masks", "images") if not ROLES[role].isdisjoint(words)), None)
+    parts = [set(words_of(part)) for part in reversed(path.split("/"))]
+    for words in parts:
+        if not ROLES["masks"].isdisjoint(words):
+            return "masks"
+        if not PLAIN.isdisjoint(words):
+            return "images"
+    return next(("images" for words in parts if not ROLES["images"].isdisjoint(words)), None)
 
 
 def subject_of(path: str) -> tuple[str, ...]:
@@ -83,11 +99,12 @@ def place_of(folder: str) -> str:
 
 
 def _unglued(word: str) -> tuple[str, ...]:
-    """`trainannot` as two words."""
+    """`trainannot` and `defaultannot` as two words."""
     if word in WORDS:
         return (word,)
     for split in sorted((name for known in SPLITS.values() for name in known), key=len, reverse=True):
         rest = word.removeprefix(split)
-        if rest != word and len(split) > 2 and any(rest in known for known in ROLES.values()):
+        if rest != word and len(split) > 2 and rest in GLUED_TO_SPLITS:
             return split, rest
-    return (word,)
+    glued = next((role for role in GLUED_TO_NAMES if word.endswith(role)), None)
+    return (word,) if glued is None else (word.removesuffix(glued), glued)

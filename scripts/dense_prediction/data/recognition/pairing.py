@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import PurePosixPath
 
-from ..formats.folders import mask_of
+from ..formats.folders import OR, mask_of
 from .candidates import as_splits
 from .names import ROLES, place_of, role_of, split_of, subject_of, words_of
 from .survey import join
@@ -103,7 +103,17 @@ def pairs_of(pictures: Names, others: Names, by_stems: bool = False) -> dict[str
         if pairs:
             best = max(pairs, key=lambda pair: (_kinship(pair, place), len(pair.matched)))
             found.setdefault(place.split or best.images.split, []).append(best)
-    return _of_one_pattern(as_splits(_together(found)))
+    return _of_one_pattern(as_splits(_together(_by_hand(found))))
+
+
+def _by_hand(found: Mapping[str | None, list[Pair]]) -> Mapping[str | None, list[Pair]]:
+    """Those that people have drawn, where there are such: others say where a camera sees anything (DRIVE, HRF)."""
+    drawn = {split: [pair for pair in pairs if _is_by_hand(pair)] for split, pairs in found.items()}
+    return {split: pairs for split, pairs in drawn.items() if pairs} or found
+
+
+def _is_by_hand(pair: Pair) -> bool:
+    return "manual" in words_of(PurePosixPath(pair.others.path).name)
 
 
 def _together(found: Mapping[str | None, list[Pair]]) -> dict[str | None, Pair]:
@@ -147,16 +157,30 @@ def _place_in(root: str, places: Iterable[Place]) -> Place:
 
 
 def _of_one_pattern(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
-    """All splits by the pattern that fits most files, as a recipe has one; without those that it does not fit."""
+    """All splits by one pattern, or by several of which each file takes the first that fits."""
     patterns = {pair.pattern for pair in pairs.values()}
     if len(patterns) < 2:
         return dict(pairs)
-    choices = [{split: pair.by(*pattern) for split, pair in pairs.items()} for pattern in sorted(patterns)]
+    listed = sorted(patterns, key=lambda pattern: (-len(pattern[0]), pattern))  # * fits all
+    together = OR.join(stem for stem, _ in listed), OR.join(suffix for _, suffix in listed)
+    choices = [{split: pair.by(*pattern) for split, pair in pairs.items()} for pattern in [*listed, together]]
     best = max(choices, key=lambda choice: sum(len(pair.matched) for pair in choice.values()))
-    return {split: pair for split, pair in best.items() if pair.matched}
+    return as_splits({split: pair for split, pair in best.items() if pair.matched})
 
 
-SHOWN = {"human", "color", "colors", "colour", "colours", "colored", "rgb", "visual", "overlay", "instances", "vis"}
+SHOWN = {
+    "human",
+    "color",
+    "colors",
+    "colour",
+    "colours",
+    "colored",
+    "rgb",
+    "visual",
+    "overlay",
+    "instances",
+    "vis",
+} | {*("instance", "visualization", "visualisation", "visualized", "visualised")}
 """What folders of masks are called that were made for the eye, or of single objects, beside those of classes."""
 
 
@@ -193,17 +217,17 @@ def match_names(
     known = set(others)
     step = max(1, len(images) // COMPARED)
     some = images[::step]
-    patterns = dict.fromkeys(_by_endings(others))
+    kinds = [_by_endings(others)]
     if not by_stems:
-        patterns |= dict.fromkeys([*_by_suffixes(some, others), *_by_affixes(images, others)])
-    counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
-    best = max(counts, key=lambda pattern: counts[pattern], default=None)
-    if best is None:
-        return None
-    most = len([name for name in some if _fits(name, best[0])])
-    if counts[best] < max(1, FEWEST * (min(most, len(others)) if by_stems else most)):
-        return None
-    return (*best, list(_matched(images, known, *best)))
+        usual = [*_by_endings(others), *_by_suffixes(some, others), *_by_affixes(images, others)]
+        kinds = [iter(usual), _by_last_words(some, others[:: max(1, len(others) // COMPARED)])]
+    for patterns in kinds:
+        counts = {pattern: len(list(_matched(some, known, *pattern))) for pattern in patterns}
+        best = max(counts, key=lambda pattern: counts[pattern], default=("", ""))
+        most = len([name for name in some if _fits(name, best[0])])
+        if counts and counts[best] >= max(1, FEWEST * (min(most, len(others)) if by_stems else most)):
+            return (*best, list(_matched(images, known, *best)))
+    return None
 
 
 def _matched(images: Iterable[str], known: set[str], image_stem: str, suffix: str) -> Iterator[tuple[str, str]]:
@@ -240,6 +264,29 @@ def _by_affixes(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[
     endings = [ending for ending, _ in Counter(os.path.splitext(name)[1] for name in others).most_common(2)]
     choices = product(_affixes(stems), _affixes(other_stems), endings)
     yield from ((f"{a}*{b}", f"{c}*{d}{ending}" if c else f"{d}{ending}") for (a, b), (c, d), ending in choices)
+
+
+def _by_last_words(images: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """How each kind of files ends where several are in one folder: `*_rgb` and `_label.png`, and not `_fg.png`."""
+    befores = ["", *(f"{after}" for _, after in _affixes([PurePosixPath(name).stem for name in images])[1:])]
+    befores = list(dict.fromkeys([*_last_words(images), *befores]))
+    befores.sort(key=lambda word: ROLES["images"].isdisjoint(words_of(word)))
+    afters = sorted(_last_words(others), key=lambda word: not SHOWN.isdisjoint(words_of(word)))
+    endings = [ending for ending, _ in Counter(os.path.splitext(name)[1] for name in others).most_common(2)]
+    yield from ((f"*{before}", f"{after}{ending}") for before, after, ending in product(befores, afters, endings))
+
+
+_LAST_WORDS = [re.compile(pattern) for pattern in (r"_[^_\W]+$", r"_[^_\W]+_[^_\W]+$")]
+
+OF_A_KIND = 0.2
+"""The share of a folder's files that must end alike, to be a kind of files."""
+
+
+def _last_words(names: Sequence[str]) -> list[str]:
+    """The last word or two of stems that many share, in the order of the alphabet."""
+    stems = [PurePosixPath(name).stem for name in names]
+    found = Counter(match.group() for stem in stems for word in _LAST_WORDS if (match := word.search(stem)))
+    return sorted(word for word, count in found.items() if count > 1 and count >= OF_A_KIND * len(stems))
 
 
 def _affixes(stems: Sequence[str]) -> list[tuple[str, str]]:

@@ -38,9 +38,19 @@ def is_hub_id(source: str) -> bool:
 
 def recognize_tables(survey: Survey) -> list[Candidate]:
     """Parquet or arrow files, or the metadata of an image folder."""
-    if not survey.paths(".parquet", ".arrow") and not survey.named(*METADATA):
+    if not survey.paths(".parquet", ".arrow") and not any(map(_names_files, _metadata(survey))):
         return []
     return recognize_rows(str(survey.root))
+
+
+def _metadata(survey: Survey) -> Iterator[Path]:
+    yield from (survey.root / path for path in survey.named(*METADATA))
+
+
+def _names_files(metadata: Path) -> bool:
+    """Whether a file of this name is that of an image folder, and not a table of patients or of cars."""
+    with metadata.open("rb") as file:
+        return metadata.suffix == ".parquet" or b"file_name" in file.readline()
 
 
 def recognize_rows(path: str) -> list[Candidate]:

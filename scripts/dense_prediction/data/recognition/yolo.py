@@ -127,6 +127,8 @@ def _candidate(
     tasks = ("object_detection",) if boxes > polygons else ("object_detection", "instance_segmentation")
     shapes = "polygons" if polygons > boxes else "boxes"
     words = f"{file}, {in_words(counts)}, {shapes} of {classes_in_words(names)}"
+    if 0 < boxes <= polygons:
+        data["boxes_as_outlines"], words = True, f"{words}; some have a box alone, which is taken for their outline"
     return Candidate("yolo", TITLE, tasks, data, words)
 
 

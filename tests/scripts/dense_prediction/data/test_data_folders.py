@@ -215,3 +215,51 @@ def test_voc_files_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "Annotations" / "2007_000001.xml").unlink()
     with pytest.raises(UserError, match=r"2007_000001\.xml does not exist"):
         data.train[0]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.array([[0, 9, 128, 250, 255]] * 4, dtype=np.uint8),
+        np.array([[[0, 0, 0], [3, 9, 2], [128, 130, 120], [250, 251, 249], [255] * 3]] * 4, dtype=np.uint8),
+        np.array([[0, 127, 128, 4000, 65535]] * 4, dtype=np.uint16),
+        np.array([[False, False, True, True, True]] * 4),
+    ],
+    ids=["grey", "colours", "16 bits", "1 bit"],
+)
+def test_a_number_that_parts_two_classes(pixels: np.ndarray, tmp_path: Path) -> None:
+    write_ade(tmp_path)
+    for part in ("training", "validation"):
+        for stem in ("b", "nested/a.1"):
+            write_picture(tmp_path / "annotations" / part / f"{stem}.png", pixels)
+    fields: dict[str, Any] = {"labels": ["no", "yes"], "reduce_labels": False, "foreground_from": 128}
+    data = load_data(ade_recipe(tmp_path, **fields), SEMANTIC)
+    assert data.train[0]["semantic_map"].tolist() == [[0, 0, 1, 1, 1]] * 4
+    glance = data.train.glance
+    assert glance is not None and glance(0).pixels == {0: 8, 1: 12}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"labels": ["a", "b", "c"]}, {"reduce_labels": True}, {"foreground_255": True}, {"palette": {"no": (0, 0, 0)}}],
+    ids=str,
+)
+def test_a_number_parts_two_classes_and_nothing_else(fields: dict[str, Any], tmp_path: Path) -> None:
+    write_ade(tmp_path)
+    given = {"labels": ["no", "yes"], "reduce_labels": False, "foreground_from": 128} | fields
+    with pytest.raises(UserError, match="data.foreground_from=128 is for two classes that a number parts"):
+        load_data(ade_recipe(tmp_path, **given), SEMANTIC)
+
+
+def test_several_patterns_and_files_that_show_the_same_as_others(tmp_path: Path) -> None:
+    """Each file takes the first pattern that fits; what is called after an image with a mask is none itself."""
+    for part, word in (("training", "training"), ("validation", "test")):
+        for name in (f"1_{word}", f"1_{word}_more"):
+            write_picture(tmp_path / "images" / part / f"{name}.png", np.zeros((4, 5, 3), dtype=np.uint8))
+        write_picture(tmp_path / "annotations" / part / f"1_{word}_mask.png", IDS)
+    patterns = {"image_stem": "*_training|*_test|*", "mask_suffix": "_training_mask.png|_test_mask.png|.png"}
+    data = load_data(ade_recipe(tmp_path, **patterns), SEMANTIC)
+    assert [[Path(sample["name"]).name for sample in split] for split in (data.train, data.validation)] == [
+        ["1_training.png"],
+        ["1_test.png"],
+    ]

@@ -15,8 +15,8 @@ from dense_prediction.data.formats.datasets_library import DatasetsOptions
 from dense_prediction.data.formats.synthetic_shapes import SyntheticShapesOptions
 from dense_prediction.data.held_back import hold_back, source_of
 from dense_prediction.data.loading import load_data
-from dense_prediction.data.row_splits import _name_of
 from dense_prediction.data.samples import Sample
+from dense_prediction.data.tables.row_splits import _name_of
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
 from test_data_folders import ade_recipe, write_ade

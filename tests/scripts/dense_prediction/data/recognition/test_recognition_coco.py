@@ -145,6 +145,38 @@ def test_boxes_alone_serve_no_instances(tmp_path: Path) -> None:
         found_in(tmp_path, "instance_segmentation")
 
 
+def mixed(folder: Path, boxes: int) -> None:
+    """Three objects, of which some have a box and no outline, as CVAT writes rectangles among polygons."""
+    content = json.loads(coco([f"{name}.png" for name in "abc"]))
+    for annotation, outline in zip(content["annotations"][:boxes], ([], None, [])):
+        annotation["segmentation"] = outline
+    for name in "abc":
+        draw(folder / "images" / f"{name}.png")
+    write(folder / "annotations" / "instances_default.json", json.dumps(content))
+
+
+def test_some_boxes_among_outlines_fill_their_boxes(tmp_path: Path) -> None:
+    mixed(tmp_path, boxes=1)
+    found = found_in(tmp_path, "instance_segmentation")
+    assert found.data["boxes_as_outlines"] is True
+    assert found.words.endswith("; 1 of 3 objects have a box and no outline: it is taken for that")
+    data = opened(found, "instance_segmentation")
+    for split in (data.train, data.validation):
+        for index in range(len(split)):
+            sample = split[index]
+            assert sample["masks"].sum() == 200 and sample["boxes"].tolist() == CORNERS
+    refused = opened(found, "instance_segmentation", boxes_as_outlines=False)
+    with pytest.raises(UserError, match="a segmentation is neither polygons nor run lengths"):
+        [split[index] for split in (refused.train, refused.validation) for index in range(len(split))]
+
+
+def test_boxes_with_a_few_outlines_serve_no_instances(tmp_path: Path) -> None:
+    mixed(tmp_path, boxes=2)
+    with pytest.raises(UserError, match="2 of 3 objects have a box and no outline; it serves object_detection, not"):
+        found_in(tmp_path, "instance_segmentation")
+    assert len(opened(found_in(tmp_path)).train) > 0
+
+
 def test_files_of_no_split(tmp_path: Path) -> None:
     for name in ("monday", "tuesday"):
         draw(tmp_path / f"{name}.png")
@@ -184,7 +216,7 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
 
 def test_json_that_is_not_cocos(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    write(tmp_path / "a.json", '{"version": "5.0.1", "shapes": [], "imagePath": "a.png"}')
+    write(tmp_path / "a.json", '{"pictures": ["a.png"], "owner": "nobody"}')
     with pytest.raises(UserError, match="holds 1 pictures and no annotations .*; a.json is not COCO's JSON$"):
         found_in(tmp_path)
 

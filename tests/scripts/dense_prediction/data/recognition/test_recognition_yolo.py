@@ -175,3 +175,34 @@ def test_coco_and_yolo_of_the_same_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in several ways, choose with data.format=coco or data.format=yolo: COCO"):
         found_in(tmp_path)
     assert found_in(tmp_path, format="yolo").data["format"] == "yolo"
+
+
+def test_boxes_among_polygons_are_taken_for_outlines(tmp_path: Path) -> None:
+    """As Roboflow exports objects of both kinds: https://docs.ultralytics.com/datasets/segment"""
+    write(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\n")
+    polygon = "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"
+    for name, line in (("a", YOLO_BOX), ("b", polygon), ("c", polygon)):
+        draw(tmp_path / "images" / "train" / f"{name}.jpg")
+        write(tmp_path / "labels" / "train" / f"{name}.txt", line)
+    found = found_in(tmp_path, "instance_segmentation")
+    assert found.words.endswith(
+        "polygons of 2 classes (cat, dog); some have a box alone, which is taken for their outline"
+    )
+    data = opened(found, "instance_segmentation")
+    for split in (data.train, data.validation):
+        for index in range(len(split)):
+            assert split[index]["masks"].sum() == 200 and split[index]["boxes"].tolist() == CORNERS
+    refused = opened(found, "instance_segmentation", boxes_as_outlines=False)
+    with pytest.raises(UserError, match="it is a box, and instances need polygons"):
+        [split[index] for split in (refused.train, refused.validation) for index in range(len(split))]
+
+
+def test_a_list_whose_lines_begin_with_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """https://docs.cvat.ai/docs/dataset_management/formats/format-yolo-ultralytics: data/ before all names."""
+    write(tmp_path / "data.yaml", "names:\n  0: cat\n  1: dog\npath: .\ntrain: train.txt\n")
+    write(tmp_path / "train.txt", "data/images/train/a.jpg\ndata/images/train/b.jpg\n")
+    for name in "ab":
+        draw(tmp_path / "images" / "train" / f"{name}.jpg")
+        write(tmp_path / "labels" / "train" / f"{name}.txt", YOLO_BOX)
+    data = opened(found_in(tmp_path))
+    assert data.train[0]["boxes"].tolist() == data.validation[0]["boxes"].tolist() == CORNERS

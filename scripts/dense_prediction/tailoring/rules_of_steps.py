@@ -112,8 +112,8 @@ def steps(case: Case) -> Derived | None:
     if by_pictures <= in_time:
         return by_pictures, shown
     return in_time, (
-        f"{minutes(case):.0f} minutes on this CPU, {step_seconds(case):.1f} s a step; by its {case.pictures:,} pictures "
-        f"it would be {by_pictures:,}"
+        f"{minutes(case):.0f} minutes on this CPU, {step_seconds(case):.1f} s a step; by its {case.pictures:,} "
+        f"pictures it would be {by_pictures:,}"
     )
 
 

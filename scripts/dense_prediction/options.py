@@ -29,7 +29,7 @@ def flatten(tree: Tree, prefix: str = "") -> Tree:
     """Nested dicts as one, with dotted keys."""
     flat: Tree = {}
     for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 

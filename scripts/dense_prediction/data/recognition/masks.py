@@ -11,7 +11,7 @@ from PIL import Image
 from ..formats.voc_files import LISTS
 from ..images import DAMAGED
 from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
-from .class_files import find_class_file
+from .class_files import ClassFile, find_class_file
 from .mask_values import NOT_NAMED, Classes, Look, are_lossy, classes_of_look, look_at, read_some
 from .names import role_of, split_of, words_of
 from .pairing import Names, Pair, is_mask_name, pairs_of
@@ -35,6 +35,17 @@ VOC_BORDERS = [255, 224 * 65536 + 224 * 256 + 192]
 CLASSES = {"class", "semantic", "ids"}
 """What folders and files of masks are called that hold numbers of classes."""
 
+CITYSCAPES = (
+    *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road"),
+    *("sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole"),
+    *("polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck"),
+    *("bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
+)
+"""https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py"""
+
+STREET = {CITYSCAPES.index(name) for name in ("vegetation", "sky", "person", "car")}
+"""Ids of which one is in nearly all of its pictures, and that tools which copy its folders give to few classes."""
+
 MOST_COMPARED = 5
 """Pictures whose sizes are compared with those of their masks."""
 
@@ -56,7 +67,8 @@ def recognize_masks(survey: Survey) -> list[Candidate]:
         return [Candidate("folders", "images and masks", words=_in_words(survey, pairs), missing=wrong)]
     paths = [survey.root / mask for pair in pairs.values() for _, mask in pair.files()]
     look = look_at(read_some(paths), are_lossy(paths))
-    classes = classes_of_look(look, find_class_file(survey))
+    file = find_class_file(survey) or _of_cityscapes(pairs, look)
+    classes = classes_of_look(look, file)
     if not classes.missing and _are_called_classes(pairs) or classes.are_named:
         look = replace(look, varied=False, most=0)  # which tells no objects apart
     return [_classes(survey, pairs, look, classes), *(objects or [_numbers(survey, pairs, look)])]
@@ -85,6 +97,13 @@ def _objects_of_voc(survey: Survey) -> list[Candidate]:
 
 def _of_objects(survey: Survey, pairs: Mapping[str, Pair]) -> dict[str, Any]:
     return {"format": "instance_masks", "labels": [OBJECT]} | _data(survey, pairs)
+
+
+def _of_cityscapes(pairs: Mapping[str, Pair], look: Look) -> ClassFile | None:
+    """The names that Cityscapes gives to its ids, which no file in it says."""
+    is_called = all(pair.suffix.endswith("_gtFine_labelIds.png") for pair in pairs.values())
+    is_known = look.ids <= {*range(len(CITYSCAPES)), 255} and not look.ids.isdisjoint(STREET)
+    return ClassFile("Cityscapes", list(CITYSCAPES)) if is_called and is_known else None
 
 
 def _are_called_classes(pairs: Mapping[str, Pair]) -> bool:

@@ -157,15 +157,16 @@ def _place_in(root: str, places: Iterable[Place]) -> Place:
 
 
 def _of_one_pattern(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
-    """All splits by one pattern, or by several of which each file takes the first that fits."""
+    """All splits by one pattern, or by several of which each file takes the first that fits; what is learnt stays."""
     patterns = {pair.pattern for pair in pairs.values()}
     if len(patterns) < 2:
         return dict(pairs)
     listed = sorted(patterns, key=lambda pattern: (-len(pattern[0]), pattern))  # * fits all
     together = OR.join(stem for stem, _ in listed), OR.join(suffix for _, suffix in listed)
     choices = [{split: pair.by(*pattern) for split, pair in pairs.items()} for pattern in [*listed, together]]
-    best = max(choices, key=lambda choice: sum(len(pair.matched) for pair in choice.values()))
-    return as_splits({split: pair for split, pair in best.items() if pair.matched})
+    sizes = [{split: len(pair.matched) for split, pair in choice.items()} for choice in choices]
+    best = max(range(len(choices)), key=lambda place: (sizes[place]["train"] > 0, sum(sizes[place].values())))
+    return {split: pair for split, pair in choices[best].items() if pair.matched}
 
 
 SHOWN = {

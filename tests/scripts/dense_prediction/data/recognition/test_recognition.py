@@ -145,3 +145,14 @@ def test_an_id_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda path, streaming: asked.append(path) or {"train": rows})
     found = recognize("someone/cats", TASKS["object_detection"])
     assert asked == ["someone/cats"] and (found.data["path"], found.data["labels"]) == ("someone/cats", ["cat"])
+
+
+def test_a_table_of_patients_is_no_metadata_of_an_image_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kaggle's sets have a metadata.csv of other things, and reading all pictures as rows takes minutes."""
+    draw(tmp_path / "images" / "a.png")
+    draw(tmp_path / "masks" / "a.png", mask(0, 1))
+    write(tmp_path / "metadata.csv", "id,age\na,55\n")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, **options: pytest.fail("read as a table"))
+    assert found_in(tmp_path, SEMANTIC).data["format"] == "folders"

@@ -196,8 +196,8 @@ def cityscapes(folder: Path) -> None:
             name = f"aachen_{place}_19"
             draw(folder / "leftImg8bit" / split / "aachen" / f"{name}_leftImg8bit.png")
             labels = folder / "gtFine" / split / "aachen" / f"{name}_gtFine"
-            draw(Path(f"{labels}_labelIds.png"), mask(0, 1, 2, 3))
-            draw(Path(f"{labels}_instanceIds.png"), mask(0, 1, 2000, 2001, kind=np.uint16))
+            draw(Path(f"{labels}_labelIds.png"), mask(0, 7, 23, 26))
+            draw(Path(f"{labels}_instanceIds.png"), mask(0, 7, 2000, 2001, kind=np.uint16))
             draw(Path(f"{labels}_color.png"), np.stack([mask(0, 9, 90, 7)] * 4, -1))
             write(Path(f"{labels}_polygons.json"), '{"imgHeight": 20, "imgWidth": 40, "objects": []}')
 
@@ -254,7 +254,7 @@ def drone(folder: Path) -> None:
         draw(folder / "dataset" / "semantic_drone_dataset" / "original_images" / f"{name}.jpg")
         draw(folder / "dataset" / "semantic_drone_dataset" / "label_images_semantic" / f"{name}.png", mask(0, 1, 2, 3))
         draw(folder / "RGB_color_image_masks" / f"{name}.png", np.stack([mask(0, 9, 90, 7)] * 3, -1))
-    classes = "name, r, g, b\nbackground, 0, 0, 0\nclass 1, 9, 9, 9\nclass 2, 90, 90, 90\nclass 3, 7, 7, 7\n"
+    classes = "name, r, g, b\nunlabeled, 0, 0, 0\nclass 1, 9, 9, 9\nclass 2, 90, 90, 90\nclass 3, 7, 7, 7\n"
     write(folder / "class_dict_seg.csv", classes)
 
 
@@ -265,17 +265,26 @@ OF_CLASSES = [cityscapes, cvat_cityscapes, plants, camvid, cvat_camvid, kitti_se
 def test_sets_of_classes(layout: Layout, tmp_path: Path) -> None:
     layout(tmp_path)
     data = opened(found_in(tmp_path, SEMANTIC), SEMANTIC)
-    assert data.labels == ["background", "class 1", "class 2", "class 3"]
+    if layout is cityscapes:
+        assert (len(data.labels), data.labels[7], data.labels[26]) == (34, "road", "car")
+    else:
+        assert data.labels == ["unlabeled" if layout is drone else "background", "class 1", "class 2", "class 3"]
     assert len(data.train) + len(data.validation) == {cityscapes: 4, cvat_cityscapes: 3, plants: 3}.get(layout, 2)
     for split in (data.train, data.validation):
         for index in range(len(split)):
             values = set(split[index]["semantic_map"].unique().tolist())
-            assert values == {0, 1, 2, 3}, names_of(split)
+            assert values == ({0, 7, 23, 26} if layout is cityscapes else {0, 1, 2, 3}), names_of(split)
 
 
-@pytest.mark.parametrize("layout", [cityscapes, camvid, drone], ids=lambda layout: layout.__name__)
-def test_what_is_called_classes_or_named_is_no_objects(layout: Layout, tmp_path: Path) -> None:
-    layout(tmp_path)
+@pytest.mark.parametrize("folder", ["SegmentationClass", "labels_semantic", "masks"])
+def test_what_is_called_classes_or_named_is_no_objects(folder: str, tmp_path: Path) -> None:
+    """Masks with several numbers, not the same in all, each in one piece: by their pixels they may be objects."""
+    for name, numbers in (("a", (0, 1, 2, 3)), ("b", (0, 2, 0, 2)), ("c", (0, 0, 3, 3))):
+        draw(tmp_path / "images" / f"{name}.png")
+        draw(tmp_path / folder / f"{name}.png", mask(*numbers))
+    if folder == "masks":
+        assert found_in(tmp_path, INSTANCES).data["format"] == "instance_masks"
+        write(tmp_path / "class_names.txt", "_background_\ncat\ndog\nbird\n")
     with pytest.raises(UserError, match="serves semantic_segmentation, not instance_segmentation"):
         found_in(tmp_path, INSTANCES)
 
@@ -340,3 +349,21 @@ def test_objects_beside_classes(layout: Layout, tmp_path: Path) -> None:
     glance = data.train.glance
     assert glance is not None and sorted(map(str, glance(0).objects)) == ["cat", "cat", "dog"]
     assert opened(found_in(tmp_path, SEMANTIC), SEMANTIC).labels[:3] == ["background", "cat", "dog"]
+
+
+def test_objects_without_names_of_classes(tmp_path: Path) -> None:
+    """All are of one class, and borders are none."""
+    labelme_voc(tmp_path)
+    (tmp_path / "class_names.txt").unlink()
+    data = opened(found_in(tmp_path, INSTANCES), INSTANCES)
+    assert data.labels == ["object"]
+    assert sorted(data.train[0]["boxes"].tolist()) == [[3, 4, 11, 10], [15, 4, 23, 10], [27, 4, 35, 10]]
+
+
+def test_what_is_learnt_is_never_left_out_for_a_larger_split(tmp_path: Path) -> None:
+    """Where the masks of the splits are called in two ways that one pattern cannot say."""
+    for split, ending, names in (("train", "_m", "a"), ("test", "_gt", "bcd")):
+        for name in names:
+            draw(tmp_path / split / "images" / f"{name}.png")
+            draw(tmp_path / split / "masks" / f"{name}{ending}.png", MASK)
+    assert found_in(tmp_path, SEMANTIC).data["images"] == {"train": "train/images"}

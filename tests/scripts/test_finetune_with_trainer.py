@@ -372,7 +372,7 @@ def test_activation_checkpointing_reaches_the_backbone(recipe_file: Path, tmp_pa
     assert trainer.state.global_step == 1
 
 
-@pytest.mark.parametrize("learned", [SEMANTIC, DETECTION])
+@pytest.mark.parametrize("learned", [pytest.param(SEMANTIC, marks=pytest.mark.slow), DETECTION])
 def test_two_processes_have_the_losses_of_one(learned: str, recipe_file: Path, tmp_path: Path) -> None:
     """With parts of the backbone that the detector leaves unused, and activation checkpointing."""
     common = [recipe_file, "training.steps=2", "training.gradient_checkpointing=true", *for_task(learned)]

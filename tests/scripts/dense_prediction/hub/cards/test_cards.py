@@ -246,7 +246,12 @@ def publish(name: str, hub: Hub, root: Path) -> None:
     shutil.rmtree(staged)
 
 
-@pytest.mark.parametrize("name", NAMES_OF_CARDS)
+SMALL, LARGE = (
+    [name for name in NAMES_OF_CARDS if name.startswith("vit-comer-l") is large] for large in (False, True)
+)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_snippet(name: str, newcomer: Newcomer, tmp_path: Path) -> None:
     """It prints what it promises, or classes that a head knows; one with random weights is sure of none."""
     (code,) = (block.code for block in CardSource(card_text(name)).code_blocks if block.language == "python")

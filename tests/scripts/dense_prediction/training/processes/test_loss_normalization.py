@@ -59,7 +59,7 @@ def test_passes_without_an_object(
     assert_same(accumulated, larger)
 
 
-@pytest.mark.parametrize(("accumulation", "objects"), [(1, "21"), (2, "2102")])
+@pytest.mark.parametrize(("accumulation", "objects"), [pytest.param(1, "21", marks=pytest.mark.slow), (2, "2102")])
 def test_so_it_is_over_processes(accumulation: int, objects: str, backbone_file: Path, tmp_path: Path) -> None:
     labelled = objects.replace("0", "1")  # as UperNet sees it
     names = [f"{head}/{dict(HEADS)[head]}/{labelled if head == 'upernet' else objects}" for head in MECHANISMS]

@@ -162,7 +162,7 @@ def test_a_format_without_names() -> None:
 
 
 def test_the_file_of_a_row_is_elsewhere_on_another_machine() -> None:
-    rows = [{"image": {"path": f"{folder}/1.png", "bytes": None}} for folder in ("/home/a", "/mnt/b")]
+    rows = [{"image": {"path": f"{folder}/1.png", "bytes": None}} for folder in ("/volume_1/a", "/volume_2/b")]
     assert {_name_of(row, "image") for row in rows} == {"1.png"}
 
 

@@ -307,7 +307,7 @@ def is_pretrained(case: Case) -> bool:
     return bool(case["backbone.trunk"] or case["backbone.trunk_weights"])
 
 
-@rule("head.config.hidden_size", "of UperNet: 128 on a CPU, where 512 take four times as long as the backbone", "128")
+@rule("head.config.hidden_size", "of UperNet: 128 on a CPU; its work grows with the square of its channels", "128")
 def hidden_size(case: Case) -> Derived | None:
     if case["head.name"] != "upernet" or not case.device.is_cpu:
         return None

@@ -24,8 +24,10 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """Where launchers say which process of a run this is."""
 _SAME_START = 2.0
 """Seconds by which the clock may be set between two looks at when a process started."""
-_TRIES = 20
-"""At a lock that is being written or taken over by another process, a tenth of a second apart."""
+_TRIES, _PAUSE = 20, 0.1
+"""At a lock that is being written or taken over by another process, and the seconds between them."""
+_NOBODY = 0
+"""In place of the process of a lock that nothing was written into yet."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Holder:
     """A process that has the folder.
 
     Attributes:
-        started: seconds since 1970 at which the process started, which tells it from a later one of the same `pid`.
+        started: seconds since 1970 at which the process started, which tells it from a later one of the same `pid`; of
+            a lock without a name in it, when it was made.
     """
 
     pid: int
@@ -47,6 +50,11 @@ class Holder:
     @property
     def is_this_process(self) -> bool:
         return self.pid == os.getpid() and self.host == socket.gethostname() and not self.is_gone
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the lock says whose it is."""
+        return self.pid != _NOBODY
 
     @property
     def is_gone(self) -> bool:
@@ -82,25 +90,31 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take(lock: Path) -> None:
-    holder = None
-    for _ in range(_TRIES):
-        try:
-            if _create(lock):
-                return _sweep(lock)
-            holder = _read(lock)
-        except OSError as error:
-            raise UserError(f"cannot write into output={lock.parent}: {error.strerror}") from error
-        if holder is not None and holder.is_this_process:
-            return
+    try:
+        holder = _acquire(lock)
         if holder is None:
-            time.sleep(0.1)  # between the two system calls that create it and write into it
-        elif holder.is_gone:
+            _sweep(lock)
+    except OSError as error:
+        raise UserError(f"cannot write into output={lock.parent}: {error.strerror}") from error
+    if holder is not None and not holder.is_this_process:
+        raise UserError(_refusal(lock, holder))
+
+
+def _acquire(lock: Path) -> Holder | None:
+    """Make the file this process's, also where its process has ended; of a living one's, return who that is."""
+    for _ in range(_TRIES):
+        if _create(lock):
+            return None
+        holder = _read(lock)
+        if holder is not None and not holder.has_written:
+            time.sleep(_PAUSE)  # between the two system calls that create it and write into it
+        elif holder is not None and not holder.is_gone:
+            return holder
+        elif holder is not None:
             _take_away(lock, holder)
-        else:
-            raise UserError(_refusal(lock, holder))
-    if holder is None:
-        lock.unlink(missing_ok=True)  # empty for so long: it was killed between these two
-        return _take(lock)
+    if holder is not None and not holder.has_written:
+        _take_away(lock, holder)  # empty for so long: it was killed between these two
+        return _acquire(lock)
     raise UserError(f"{lock} changes hands all the time: choose another folder with output=...")
 
 
@@ -125,33 +139,42 @@ def _create(lock: Path) -> bool:
 
 
 def _read(lock: Path) -> Holder | None:
-    """Who has the lock, or None if it is not, or not wholly, there."""
+    """Who has the lock, or None if it is not there."""
     try:
-        content = json.loads(lock.read_text(encoding="utf-8"))
-        return Holder(int(content["pid"]), str(content["host"]), float(content["started"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        text, written = lock.read_text(encoding="utf-8"), lock.stat().st_mtime
+    except FileNotFoundError:
         return None
+    try:
+        content = json.loads(text)
+        return Holder(int(content["pid"]), str(content["host"]), float(content["started"]))
+    except (ValueError, KeyError, TypeError):
+        return Holder(_NOBODY, "", written)
 
 
 def _take_away(lock: Path, gone: Holder) -> None:
-    """Remove the lock of a process that is gone, unless another process has just done so and has it now."""
-    aside = lock.with_name(f"{lock.name}.{os.getpid()}")
-    try:
-        os.rename(lock, aside)
-    except FileNotFoundError:
+    """Remove the lock of a process that is gone, unless another process has done so already.
+
+    A second file, which one process at a time can have, guards the look and the removal: between them nobody else
+    takes the lock over, and it is never away while a living process has it.
+    """
+    guard = lock.with_name(f"{lock.name}.{gone.pid}")
+    if _acquire(guard) is not None:
+        time.sleep(_PAUSE)
         return
-    if _read(aside) == gone:
-        aside.unlink()
-    else:
-        os.replace(aside, lock)
+    if _read(lock) == gone:
+        lock.unlink()
+    guard.unlink(missing_ok=True)  # who has the lock now sweeps
 
 
 def _sweep(lock: Path) -> None:
-    """Remove locks that a process was taking away when it was killed."""
-    for aside in lock.parent.glob(f"{lock.name}.*"):
-        pid = aside.name.rpartition(".")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            aside.unlink(missing_ok=True)
+    """Remove the guards of processes that were killed while they took a lock away.
+
+    To be called by who has the lock: what others guard is no longer the lock that they looked at.
+    """
+    for guard in lock.parent.glob(f"{lock.name}.*"):
+        holder = _read(guard) if guard.name[len(lock.name) + 1 :].replace(".", "").isdecimal() else None
+        if holder is not None and (holder.is_gone or not holder.has_written):
+            guard.unlink(missing_ok=True)
 
 
 def _release(lock: Path) -> None:

@@ -194,23 +194,51 @@ def ended_pid() -> int:
     return process.pid
 
 
-def test_a_lock_that_has_changed_hands_is_not_taken_away(tmp_path: Path) -> None:
-    """Between the look at it and its removal another run may have taken over."""
+def test_a_lock_that_has_changed_hands_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at it and its removal another run may have taken over.
+
+    Its lock is never away, not for a moment, or a third run would have the folder too.
+    """
     lock = tmp_path / LOCK
     write_holder(lock, os.getpid())
-    before = lock.read_text()
+    before, there, read = lock.read_text(), [], folder_lock._read
+
+    def watched(path: Path) -> folder_lock.Holder | None:
+        there.append(lock.exists())
+        return read(path)
+
+    monkeypatch.setattr(folder_lock, "_read", watched)
     folder_lock._take_away(lock, folder_lock.Holder(ended_pid(), socket.gethostname(), 5.0))
+    assert there == [True]
     assert lock.read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
-    folder_lock._take_away(lock, folder_lock._read(lock))
+    folder_lock._take_away(lock, read(lock))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_at_a_time_takes_a_lock_away(tmp_path: Path) -> None:
+    """While another living process does so, it is left to that one; a killed one's work is done anew."""
+    lock, gone = tmp_path / LOCK, folder_lock.Holder(ended_pid(), socket.gethostname(), 5.0)
+    guard = tmp_path / f"{LOCK}.{gone.pid}"
+    write_lock(tmp_path)
+    os.replace(lock, guard)
+    write_holder(lock, gone.pid)
+    folder_lock._take_away(lock, gone)
+    assert lock.exists()
+    assert guard.exists()
+    write_holder(guard, ended_pid())
+    folder_lock._take_away(lock, gone)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_kill_leaves_of_a_lock_goes(tmp_path: Path) -> None:
-    """One that a living process is taking away, and files of others, stay."""
-    stays = {f"{LOCK}.{os.getppid()}", f"{LOCK}.mine", "mine.txt"}
-    for name in (*stays, f"{LOCK}.{ended_pid()}"):
-        write_holder(tmp_path / name, 1)
+    """A guard that a living process has, and files of others, stay."""
+    write_lock(tmp_path)
+    os.replace(tmp_path / LOCK, tmp_path / f"{LOCK}.12")
+    stays = {f"{LOCK}.12", f"{LOCK}.mine", "mine.txt"}
+    for name in (f"{LOCK}.mine", "mine.txt", f"{LOCK}.13"):
+        write_holder(tmp_path / name, ended_pid())
+    (tmp_path / f"{LOCK}.14.15").touch()
     with locked(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {*stays, LOCK}
     assert {path.name for path in tmp_path.iterdir()} == stays

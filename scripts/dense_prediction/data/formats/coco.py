@@ -1,4 +1,4 @@
-"""Detection and instance segmentation from COCO's JSON files."""
+"""Detection, instance segmentation and painted semantic maps from COCO's JSON files."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -7,24 +7,24 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from ...options import FORBID_UNKNOWN
-from ...tasks import Task
 from ..annotations.coco_masks import decode_segmentation
 from ..annotations.coco_schema import annotation_entry
 from ..annotations.instances import Instance, OutlinesOptions, box_round, check_size, instance_fields
 from ..annotations.numbers import is_number, short
 from ..bad_samples import BadSample
 from ..images import read_picture
+from ..painted_maps import PaintedOptions
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 from .coco_json import CocoFile, CocoJsonOptions, coco_labels, image_path, is_left_out
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class CocoOptions(CocoJsonOptions, OutlinesOptions):
-    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
+class CocoOptions(CocoJsonOptions, OutlinesOptions, PaintedOptions):
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection", "semantic_segmentation")
 
     format: Literal["coco"] = "coco"
 
-    def open(self, task: Task) -> Source:
+    def open_objects(self, masks: bool) -> Source:
         """The JSON files that `annotations` names for each split, with the folders of `images`."""
         self.check_places("annotations", "images")
         train = CocoFile(self.place("annotations", "train_split"), self.skips_bad_samples)
@@ -33,7 +33,7 @@ class CocoOptions(CocoJsonOptions, OutlinesOptions):
         def open_split(key: str) -> UncheckedSplit:
             place = self.place("annotations", key)
             file = train if key == "train_split" else CocoFile(place, self.skips_bad_samples)
-            return CocoSplit(file, self.place("images", key), labels, "masks" in task.columns, self)
+            return CocoSplit(file, self.place("images", key), labels, masks, self)
 
         return Source(
             labels, frozenset(range(len(labels))), open_split, [train.category_ids[label] for label in labels]

@@ -15,12 +15,12 @@ from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN, NonNegative
-from ...tasks import Task
 from ..annotations.file_names import is_litter
 from ..annotations.instances import Instance, box_round, instance_fields
 from ..annotations.palettes import Colours, Palette
 from ..bad_samples import BadSample
 from ..images import NOT_SAID, AnnotatedSize, colours, is_picture_name, read, read_picture
+from ..painted_maps import PaintedOptions
 from ..samples import Glance, Sample, Source, new_sample
 from .folders import PairedOptions, images_below, names_below, pairs_of
 
@@ -36,10 +36,10 @@ _WEIGHTS = np.array([65536, 256, 1], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class InstanceMasksOptions(PairedOptions):
+class InstanceMasksOptions(PairedOptions, PaintedOptions):
     """Folders of images and of masks. These name no class: there is one, or `classes` has other masks that do."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection", "semantic_segmentation")
 
     format: Literal["instance_masks"] = "instance_masks"
     objects: Literal["numbers", "files"] = Field(
@@ -61,7 +61,7 @@ class InstanceMasksOptions(PairedOptions):
         default=None, description="of these masks where they are in colours, as for label maps"
     )
 
-    def open(self, task: Task) -> Source:
+    def open_objects(self, masks: bool) -> Source:
         """The folders that `images` and `masks` name for each split."""
         labels = self.class_names([OBJECT])
         if len(labels) > 1 and not self.classes:
@@ -75,7 +75,7 @@ class InstanceMasksOptions(PairedOptions):
         def open_split(key: str) -> "InstanceMaskSplit":
             pairs = pairs_of(self, key) if self.objects == "numbers" else _with_folders(self, key)
             classes = ClassMasks.of(self, labels, key) if self.classes else None
-            return InstanceMaskSplit(pairs, self.place("images", key), labels, "masks" in task.columns, self, classes)
+            return InstanceMaskSplit(pairs, self.place("images", key), labels, masks, self, classes)
 
         return Source(labels, frozenset(range(len(labels))), open_split)
 

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation as YOLO tools have them: a YAML file, and a text file of objects a picture.
+"""Detection, instances and painted maps as YOLO tools have them: a YAML file, and a text file of objects a picture.
 
 The layouts of Ultralytics (https://docs.ultralytics.com/datasets/detect and .../datasets/segment), Roboflow and CVAT.
 """
@@ -16,7 +16,6 @@ from pydantic.dataclasses import dataclass
 
 from ...errors import UserError
 from ...options import FORBID_UNKNOWN
-from ...tasks import Task
 from ..annotations.coco_masks import FEWEST_COORDINATES, decode_segmentation
 from ..annotations.file_names import files_below, leads_out, locate
 from ..annotations.instances import Instance, OutlinesOptions, instance_fields, to_corners
@@ -25,6 +24,7 @@ from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
 from ..images import is_picture_name, read_picture
 from ..options import SplitPlaces, it_has, some
+from ..painted_maps import PaintedOptions
 from ..samples import Glance, Sample, Source, UncheckedSplit, new_sample
 
 
@@ -43,18 +43,18 @@ SLACK = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID_UNKNOWN)
-class YoloOptions(SplitPlaces, OutlinesOptions):
+class YoloOptions(SplitPlaces, OutlinesOptions, PaintedOptions):
     """The folder of the YAML file, or that file; its splits are the keys train, val and test.
 
     With `images`, no YAML file is asked: they say where the splits are, and `labels` names the classes.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection")
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation", "object_detection", "semantic_segmentation")
 
     format: Literal["yolo"] = "yolo"
     validation_split: str = Field(default="val", description="split to measure and to choose the best model on")
 
-    def open(self, task: Task) -> Source:
+    def open_objects(self, masks: bool) -> Source:
         """The pictures that the YAML file names for each split, with the classes that it names."""
         description = self._description()
         labels = self.class_names(list(description.names.values()))
@@ -67,7 +67,7 @@ class YoloOptions(SplitPlaces, OutlinesOptions):
 
         def open_split(key: str) -> UncheckedSplit:
             images = description.images(getattr(self, key), key)
-            return YoloSplit(images, description, labels, "masks" in task.columns, self)
+            return YoloSplit(images, description, labels, masks, self)
 
         return Source(labels, frozenset(range(len(labels))), open_split, [ids[label] for label in labels])
 

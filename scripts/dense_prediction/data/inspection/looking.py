@@ -15,7 +15,7 @@ from ..annotations.semantic_maps import WHITE, SemanticIds, SemanticOptions, may
 from ..bad_samples import BadSample, refuse_unless
 from ..loading import Data
 from ..options import DataOptions
-from ..samples import Glance, Split, Stream
+from ..samples import IGNORE_INDEX, Glance, Split, Stream
 from .intensities import Intensities, look_at_intensities
 
 
@@ -113,7 +113,7 @@ def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -
     maps = options if isinstance(options, SemanticOptions) and "semantic_map" in task.columns else None
     is_open = maps is not None and maps.foreground_255 is None and may_be_white(maps, data.labels)
     looked = {*keys, "train_split"} if is_open else {*keys}
-    ids = None if maps is None else SemanticIds.of(maps, data.labels)
+    ids = _ids(maps, task, data.labels)
     seconds = SECONDS / len(looked)
     seen = {key: look(_split_of(data, key), options.skips_bad_samples, seconds, ids) for key in sorted(looked)}
     if maps is not None and is_open and is_white(seen["train_split"], maps.ignore_index):
@@ -122,6 +122,13 @@ def inspect(options: DataOptions, task: Task, data: Data, keys: Sequence[str]) -
     facts = {key: facts_of(seen[key], data.labels, ids) for key in keys if seen[key].glances or seen[key].bad}
     intensities = look_at_intensities(data.train) if "train_split" in keys else None
     return Inspection(_with_intensity(options, intensities), facts, intensities)
+
+
+def _ids(options: SemanticOptions | None, task: Task, labels: list[str]) -> SemanticIds | None:
+    """What the ids of label maps mean, those of painted ones being the classes; None where there are none."""
+    if options is not None:
+        return SemanticIds.of(options, labels)
+    return SemanticIds(len(labels), IGNORE_INDEX, reduce=False) if "semantic_map" in task.columns else None
 
 
 def _with_intensity(options: DataOptions, found: Intensities | None) -> DataOptions:

@@ -11,6 +11,7 @@ from ..annotations.other_tools import KINDS, kind_of
 from ..archives import is_archive, unpack
 from ..formats import formats
 from ..options import some
+from ..painted_maps import BACKGROUND, PaintedOptions
 from .candidates import Candidate
 from .coco import recognize_coco
 from .masks import recognize_masks
@@ -64,13 +65,26 @@ def recognize(source: str, task: Task, format: str | None = None) -> Found:
     if format is not None:
         candidates = _of_format(candidates, format, source)
     fitting = [candidate for candidate in candidates if task.name in candidate.tasks and not candidate.missing]
-    if len(fitting) > 1:  # masks alone say less than annotations do
-        fitting = [candidate for candidate in fitting if candidate.format != "instance_masks"] or fitting
+    fitting = _best(fitting, task)
     if len(fitting) > 1:
         raise UserError(_in_one_line(_ambiguous(source, fitting)))
     if not fitting:
         raise UserError(_in_one_line(_why_not(source, contents, candidates, task)))
-    return Found(fitting[0].data, _in_one_line(str(fitting[0])))
+    return Found(fitting[0].data, _in_one_line(f"{fitting[0]}{_painted(fitting[0], task)}"))
+
+
+def _best(fitting: list[Candidate], task: Task) -> list[Candidate]:
+    """Without what says less: maps that have to be painted beside maps, and masks alone beside annotations."""
+    drawn = [candidate for candidate in fitting if not _painted(candidate, task)]
+    named = [candidate for candidate in drawn or fitting if candidate.format != "instance_masks"]
+    return named or drawn or fitting
+
+
+def _painted(candidate: Candidate, task: Task) -> str:
+    """What is made of outlines where the task wants maps; nothing where it does not, or where there are maps."""
+    if "semantic_map" not in task.columns or not issubclass(formats()[candidate.format], PaintedOptions):
+        return ""
+    return f"; the outlines are painted as maps, what none of them covers is {BACKGROUND}"
 
 
 def _candidates(source: str) -> tuple[list[Candidate], str]:

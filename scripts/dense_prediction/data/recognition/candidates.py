@@ -10,6 +10,9 @@ from ..options import some
 
 Found = TypeVar("Found")
 
+OUTLINED = ("object_detection", "instance_segmentation", "semantic_segmentation")
+"""The tasks of objects that have outlines; for the last, these are painted."""
+
 HELD_BACK = 0.2
 """Of the training pictures, where the data have no validation split."""
 

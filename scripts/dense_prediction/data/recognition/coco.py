@@ -14,7 +14,7 @@ from ...errors import UserError
 from ..annotations.numbers import short
 from ..annotations.text_files import read_json
 from ..options import some
-from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
+from .candidates import OUTLINED, Candidate, as_splits, classes_in_words, in_words, split_keys
 from .names import split_of
 from .survey import Survey
 
@@ -90,10 +90,9 @@ def _objects(survey: Survey, files: list[CocoJson]) -> Candidate:
     boxes = f"{objects - outlines:,} of {objects:,} objects have a box and no outline"
     if outlines * 2 < objects:
         return new.candidate(("object_detection",), words=f"; {boxes}")
-    tasks = ("object_detection", "instance_segmentation")
     if outlines >= objects:
-        return new.candidate(tasks)
-    return new.candidate(tasks, {"boxes_as_outlines": True}, f"; {boxes}: it is taken for that")
+        return new.candidate(OUTLINED)
+    return new.candidate(OUTLINED, {"boxes_as_outlines": True}, f"; {boxes}: it is taken for that")
 
 
 def _segments(survey: Survey, files: list[CocoJson]) -> Candidate:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..formats.voc_files import LISTS
 from ..images import DAMAGED
-from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
+from .candidates import OUTLINED, Candidate, as_splits, classes_in_words, in_words, split_keys
 from .class_files import ClassFile, find_class_file
 from .mask_values import NOT_NAMED, Classes, Look, are_lossy, classes_of_look, look_at, read_some
 from .names import role_of, split_of, words_of
@@ -261,7 +261,7 @@ def _single_objects(survey: Survey) -> Candidate | None:
     counts: dict[str, int | None] = {split: len(found) for split, found in splits.items()}
     words = f"{in_words(counts)}, {objects:,} masks, {ONE_CLASS}"
     title = "instance masks, a file for each object"
-    return Candidate("instance_masks", title, INSTANCE_TASKS, data | split_keys(splits), words)
+    return Candidate("instance_masks", title, OUTLINED, data | split_keys(splits), words)
 
 
 def _is_of_one(names: list[str], masks: list[str]) -> bool:

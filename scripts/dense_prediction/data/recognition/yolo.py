@@ -11,7 +11,7 @@ from ...errors import UserError
 from ..annotations.text_files import read_lines, read_text
 from ..bad_samples import BadSample
 from ..formats.yolo import BOX, DESCRIPTIONS, IMAGES, LABELS, SPLITS, Description, YoloObject, label_file
-from .candidates import Candidate, as_splits, classes_in_words, in_words, split_keys
+from .candidates import OUTLINED, Candidate, as_splits, classes_in_words, in_words, split_keys
 from .names import place_of, split_of
 from .survey import Survey, join
 
@@ -124,7 +124,7 @@ def _candidate(
     file: str, data: dict[str, Any], counts: Mapping[str, int | None], names: list[str], pictures: Sequence[Path]
 ) -> Candidate:
     boxes, polygons = _count_shapes(pictures)
-    tasks = ("object_detection",) if boxes > polygons else ("object_detection", "instance_segmentation")
+    tasks = ("object_detection",) if boxes > polygons else OUTLINED
     shapes = "polygons" if polygons > boxes else "boxes"
     words = f"{file}, {in_words(counts)}, {shapes} of {classes_in_words(names)}"
     if 0 < boxes <= polygons:

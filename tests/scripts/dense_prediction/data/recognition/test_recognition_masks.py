@@ -310,8 +310,10 @@ def test_a_file_for_each_object(layout: Callable[[Path], None], tmp_path: Path) 
         3,
         [[0, 2, 2, 4], [3, 2, 5, 4], [6, 2, 8, 4]],
     )
-    with pytest.raises(UserError, match="a file for each object.*; it serves instance_segmentation and object_de"):
-        found_in(tmp_path, SEMANTIC)
+    painted = opened(found_in(tmp_path, SEMANTIC), SEMANTIC)
+    assert (painted.labels, painted.train[0]["semantic_map"].unique().tolist()) == (["background", "object"], [0, 1])
+    with pytest.raises(UserError, match="serves instance_.* and object_detection and semantic_s.*, not panoptic_s"):
+        found_in(tmp_path, "panoptic_segmentation")
 
 
 def test_masks_of_classes_show_no_instances(tmp_path: Path) -> None:

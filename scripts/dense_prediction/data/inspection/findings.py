@@ -195,7 +195,10 @@ class Finding:
 
     def _one_class(self) -> str:
         (only,) = (label for label, count in self.facts.by_class.items() if count)
-        text = f"all labelled pixels are of one class, {only}; {self._strange_ids()}"
+        text = f"all labelled pixels are of one class, {only}"
+        if not isinstance(self.options, SemanticOptions):
+            return f"{text} ({looked_at(self.facts)}): maps are painted from outlines of objects, and it has no others"
+        text = f"{text}; {self._strange_ids()}"
         if not self._may_be_white():
             return text
         if len(self.labels) == 2:

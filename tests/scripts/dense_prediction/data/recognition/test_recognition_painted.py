@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from dense_prediction.data.inspection.looking import inspect
+from dense_prediction.data.inspection.findings import check
+from dense_prediction.data.inspection.looking import Inspection, inspect
 from dense_prediction.data.loading import Data, load_data
 from dense_prediction.errors import UserError
 from dense_prediction.evaluation.tasks import TASKS
@@ -101,9 +101,21 @@ def test_boxes_cannot_be_painted(tmp_path: Path) -> None:
         found_in(tmp_path, SEMANTIC)
 
 
+def looked_at(folder: Path) -> Inspection:
+    """The training split of what a folder is recognised as."""
+    options, task = TypeAdapter(AnyData).validate_python(found_in(folder, SEMANTIC).data), TASKS[SEMANTIC]
+    return inspect(options, task, load_data(options, task), ["train_split"])
+
+
 def test_pixels_are_counted_before_the_training(tmp_path: Path) -> None:
-    fields: dict[str, Any] = found_in(write_coco(tmp_path, [(1, square(0, 10), False)], ["road"]), SEMANTIC).data
-    options = TypeAdapter(AnyData).validate_python(fields)
-    task = TASKS[SEMANTIC]
-    facts = inspect(options, task, load_data(options, task), ["train_split"]).facts["train_split"]
+    facts = looked_at(write_coco(tmp_path, [(1, square(0, 10), False)], ["road"])).facts["train_split"]
     assert (facts.unit, facts.by_class) == ("pixels", {"background": HEIGHT * WIDTH - 100, "road": 100})
+
+
+def test_outlines_of_the_background_alone_teach_nothing(tmp_path: Path) -> None:
+    found = looked_at(write_coco(tmp_path, [(1, square(0, 10), False)], ["background", "leaf"]))
+    message = (
+        "one class, background \\(looked at all 1 masks\\): maps are painted from outlines of objects, and it has"
+    )
+    with pytest.raises(UserError, match=message):
+        check(found, ["background", "leaf"])

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from ..errors import UserError
 from ..options import FORBID_UNKNOWN
 from ..tasks import Task
+from .annotations.semantic_maps import count_ids
 from .held_back import picture_names
 from .options import DataOptions
 from .samples import Glance, Sample, Source, Stream, UncheckedSplit, new_sample
@@ -31,23 +33,37 @@ class PaintedOptions(DataOptions):
         """
 
     def open(self, task: Task) -> Source:
-        """The dataset as objects, or painted where the task wants maps."""
+        """The dataset as objects, or painted where the task wants maps.
+
+        Raises:
+            UserError: as of `open_objects`; or `labels` names nothing to paint.
+        """
         if "semantic_map" not in task.columns:
             return self.open_objects("masks" in task.columns)
-        classes = None if self.labels is None else [label for label in self.labels if label != BACKGROUND]
+        if self.labels is None:
+            return _painted(self.open_objects(masks=True))
+        classes = [label for label in self.labels if not is_background(label)]
+        if not classes:
+            raise UserError(f"data.labels={self.labels}: name the classes whose outlines are to be painted")
         return _painted(dataclasses.replace(self, labels=classes).open_objects(masks=True))
+
+
+def is_background(label: str) -> bool:
+    """Whether a class is called so, in any case or with labelme's underscores: `_background_`."""
+    return label.strip(" _").casefold() == BACKGROUND
 
 
 def _painted(source: Source) -> Source:
     names = source.labels
-    labels = names if BACKGROUND in names else [BACKGROUND, *names]
+    labels = names if any(map(is_background, names)) else [BACKGROUND, *names]
     ids = [labels.index(name) for name in names]
+    background = next(place for place, label in enumerate(labels) if is_background(label))
 
     def open_split(key: str) -> PaintedSplit:
         split = source.open_split(key)
         if isinstance(split, Stream):
             raise TypeError(f"{type(split).__name__}: outlines are painted of what can be read in any order")
-        return PaintedSplit(split, ids, labels.index(BACKGROUND))
+        return PaintedSplit(split, ids, background)
 
     return Source(labels, frozenset(), open_split)
 
@@ -81,5 +97,4 @@ class PaintedSplit:
     def glance(self, index: int) -> Glance:
         """How many pixels are of each class."""
         sample = self[index]
-        ids, counts = np.unique(sample["semantic_map"], return_counts=True)
-        return Glance(pixels=dict(zip(ids.tolist(), counts.tolist())), name=sample["name"])
+        return count_ids(sample["semantic_map"], sample["name"])

@@ -70,21 +70,19 @@ def recognize(source: str, task: Task, format: str | None = None) -> Found:
         raise UserError(_in_one_line(_ambiguous(source, fitting)))
     if not fitting:
         raise UserError(_in_one_line(_why_not(source, contents, candidates, task)))
-    return Found(fitting[0].data, _in_one_line(f"{fitting[0]}{_painted(fitting[0], task)}"))
+    painted = f"; the outlines are painted as maps, what none of them covers is {BACKGROUND}"
+    return Found(fitting[0].data, _in_one_line(f"{fitting[0]}{painted * _is_painted(fitting[0], task)}"))
 
 
 def _best(fitting: list[Candidate], task: Task) -> list[Candidate]:
     """Without what says less: maps that have to be painted beside maps, and masks alone beside annotations."""
-    drawn = [candidate for candidate in fitting if not _painted(candidate, task)]
-    named = [candidate for candidate in drawn or fitting if candidate.format != "instance_masks"]
-    return named or drawn or fitting
+    drawn = [candidate for candidate in fitting if not _is_painted(candidate, task)] or fitting
+    return [candidate for candidate in drawn if candidate.format != "instance_masks"] or drawn
 
 
-def _painted(candidate: Candidate, task: Task) -> str:
-    """What is made of outlines where the task wants maps; nothing where it does not, or where there are maps."""
-    if "semantic_map" not in task.columns or not issubclass(formats()[candidate.format], PaintedOptions):
-        return ""
-    return f"; the outlines are painted as maps, what none of them covers is {BACKGROUND}"
+def _is_painted(candidate: Candidate, task: Task) -> bool:
+    """Whether the maps that the task wants are made of outlines."""
+    return "semantic_map" in task.columns and issubclass(formats()[candidate.format], PaintedOptions)
 
 
 def _candidates(source: str) -> tuple[list[Candidate], str]:

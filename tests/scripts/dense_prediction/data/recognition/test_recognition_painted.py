@@ -66,13 +66,21 @@ def test_classes_that_are_left_out_are_background(tmp_path: Path, labels: list[s
     assert np.unique(painted(data)[:4, 20:24]).tolist() == [1]
 
 
-def test_a_class_that_is_called_so_is_the_background(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["background", "Background", "_background_"])
+def test_a_class_that_is_called_so_is_the_background(tmp_path: Path, name: str) -> None:
+    """In any case, and as labelme2coco writes it."""
     objects = [(1, square(0, 10), False), (2, square(0, 4), False), (1, square(20, 4), False)]
-    data = opened(found_in(write_coco(tmp_path, objects, ["leaf", "background"]), SEMANTIC), SEMANTIC)
-    assert data.labels == ["leaf", "background"]
+    data = opened(found_in(write_coco(tmp_path, objects, ["leaf", name]), SEMANTIC), SEMANTIC)
+    assert data.labels == ["leaf", name]
     assert np.unique(painted(data)[:4, :4]).tolist() == [1]
     assert np.unique(painted(data)[10:]).tolist() == [1]
     assert np.unique(painted(data)[:4, 20:24]).tolist() == [0]
+
+
+def test_the_background_alone_is_not_all_classes(tmp_path: Path) -> None:
+    found = found_in(write_coco(tmp_path, [(1, square(0, 10), False)], ["road"]), SEMANTIC)
+    with pytest.raises(UserError, match=r"data.labels=\['background'\]: name the classes whose outlines are to be"):
+        opened(found, SEMANTIC, labels=["background"])
 
 
 def test_polygons_of_yolo(tmp_path: Path) -> None:
